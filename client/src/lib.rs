@@ -1,1 +1,3 @@
 //! Skeleton.
+pub mod home;
+pub mod channel;

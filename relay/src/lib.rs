@@ -1,1 +1,3 @@
-//! Skeleton.
+//! x
+mod mailbox;
+mod store;

@@ -1,0 +1,276 @@
+//! The gate: the process beside the agent that asks the admins, keeps the transcript and is the only thing that runs what was approved.
+//! It is one task that owns all state and takes one event after the other; sockets, links and running commands are tasks around it.
+//! Who may say yes is decided in `approval::decide`, never here.
+
+mod ask;
+mod members;
+mod pairing;
+mod socket;
+mod work;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use rand_core::OsRng;
+use tokio::sync::mpsc;
+
+use approval::device::Device;
+use approval::outcome::Ended;
+use approval::roster::{Quorum, Roster};
+use approval::{Digest, Id16, Name, RelayUrl, Time, sign};
+use wire::mailbox::MailboxId;
+
+use crate::channel::Group;
+use crate::clock::{Clock, System};
+use crate::home::{Home, Lock};
+use crate::link::{self, LinkEvent, LinkHandle};
+use crate::local::{Answer, Question};
+use crate::party::{Birth, Kind, Party, PartyError};
+use crate::store::Tx;
+
+pub use pairing::Admission;
+
+/// Name of the lock that makes a gate the only process on its state.
+const LOCK: &str = "gate.lock";
+
+/// Events that are taken into one transaction at most.
+const BATCH: usize = 64;
+
+/// Events that wait for the engine.
+const EVENTS: usize = 1024;
+
+/// The identifier of one local connection.
+pub(crate) type ClientId = u64;
+
+/// What the engine is told.
+pub(crate) enum Event {
+    /// The gate's own mailbox.
+    Link(LinkEvent),
+    /// A program on this machine asks; answers go to the sender until it is dropped.
+    Local { client: ClientId, question: Prepared, answers: mpsc::Sender<Answer> },
+    /// That program went away.
+    Left(ClientId),
+    /// A command is over.
+    Ran { request: Digest, result: Ended },
+    /// A device was paired and confirmed.
+    Admit(Box<Admission>),
+}
+
+/// A local question after everything slow about it was done outside the engine.
+pub(crate) enum Prepared {
+    /// A command, resolved and hashed.
+    Ask(Box<ask::Asked>),
+    /// Any other question that needs the engine.
+    Other(Question),
+}
+
+/// What can go wrong with a gate as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// Its state.
+    #[error(transparent)]
+    Party(#[from] PartyError),
+    /// Its folder.
+    #[error(transparent)]
+    Home(#[from] crate::home::HomeError),
+    /// Another gate process works on the same home.
+    #[error("another gate is already running on {0}")]
+    Running(String),
+    /// Its socket can't be opened.
+    #[error("can't listen on {path}: {source}")]
+    Socket {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its name or relay can't be used.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What a new gate is told.
+pub struct Init {
+    /// The relay that it and its devices meet at.
+    pub relay: String,
+    /// The gate's own name, which its admins see.
+    pub name: String,
+}
+
+/// Creates a gate: keys, the genesis roster as entry 0, and an empty group.
+pub async fn init(home: Home, init: Init) -> Result<Party, GateError> {
+    let name: Name = init.name.parse().map_err(|error| GateError::Invalid(format!("the name {:?}: {error}", init.name)))?;
+    let relay: RelayUrl = init.relay.parse().map_err(|error| GateError::Invalid(format!("the relay's url: {error}")))?;
+    wire::login::authority(&init.relay).map_err(|error| GateError::Invalid(format!("the relay's url: {error}")))?;
+    let birth = Birth { kind: Kind::Gate, gate: None, relay: init.relay };
+    let fill = async move |identity: &wire::identity::Identity, leaf: &crate::channel::LeafKey, tx: &mut Tx| {
+        let created = Clock::new(Box::new(System), 0).now();
+        let party = identity.party();
+        let device = sign(identity, Device { party, leaf: approval::scalar::LeafKey(leaf.public()), name, created })?;
+        let genesis = Roster::genesis(device, Quorum { command: 1, roster: 1 }, vec![relay], created);
+        let genesis = sign(identity, genesis)?;
+        let mut log = approval::transcript::Log::new();
+        log.append(genesis.signed().as_bytes());
+        tx.add_entry(0, &genesis.digest(), "roster", genesis.signed().as_bytes()).await?;
+        tx.add_checkpoint(&approval::checkpoint::Checkpoint::sign(identity, 1, log.root())).await?;
+        tx.set_meta("incarnation", &crate::party::random16()).await?;
+        let mut mls = tx.mls().await?;
+        Group::create(&mut mls, leaf, party, *genesis.digest().as_bytes())?;
+        tx.save_mls(&mut mls).await?;
+        Ok(())
+    };
+    Ok(Party::create(home, birth, fill).await?)
+}
+
+/// One running command.
+struct Running {
+    /// Ends it early, because whoever asked has left.
+    stop: tokio::sync::watch::Sender<bool>,
+    /// For whom it runs.
+    client: ClientId,
+}
+
+/// Somebody who waits for a request.
+struct Asker {
+    client: ClientId,
+    answers: mpsc::Sender<Answer>,
+}
+
+/// The engine.
+pub(crate) struct Gate {
+    party: Party,
+    clock: Clock,
+    incarnation: Id16,
+    link: LinkHandle,
+    connected: bool,
+    events: mpsc::Sender<Event>,
+    askers: HashMap<Digest, Asker>,
+    running: HashMap<Digest, Running>,
+    /// Sequences of envelopes that broke the group's state and are passed over when they come again.
+    poison: HashSet<u64>,
+    /// Why nothing is signed any more, if so.
+    halted: Option<String>,
+    /// When each member last got a bare head.
+    heads: HashMap<wire::identity::PartyId, u64>,
+    /// The size that was last left beside the database.
+    marked: Option<u64>,
+    launcher: crate::runner::Launcher,
+    _lock: Lock,
+}
+
+/// Runs the gate in this home until `shutdown` resolves. `ready` is told when it listens.
+pub async fn serve(home: Home, shutdown: impl Future<Output = ()>, ready: impl FnOnce(&std::path::Path)) -> Result<(), GateError> {
+    let Some(lock) = home.try_lock(LOCK)? else {
+        return Err(GateError::Running(home.path().display().to_string()));
+    };
+    let mut party = Party::open(home, Kind::Gate).await?;
+    let path = party.home.socket()?;
+    let listener = socket::listen(&path)?;
+    let (sender, mut events) = mpsc::channel(EVENTS);
+    let (link, mut link_events) = link::spawn(&party.relay, wire::mailbox::MailboxKey::from_bytes(*party.mailbox.to_bytes()));
+    let incarnation = incarnation(&mut party).await?;
+    let floor = party.replay.time().map_or(0, Time::millis);
+    let halted = rolled_back(&mut party).await?;
+    let mut gate = Gate {
+        clock: Clock::new(Box::new(System), floor),
+        incarnation,
+        link: link.clone(),
+        connected: false,
+        events: sender.clone(),
+        askers: HashMap::new(),
+        running: HashMap::new(),
+        poison: HashSet::new(),
+        halted,
+        heads: HashMap::new(),
+        marked: None,
+        launcher: crate::runner::Launcher::current(),
+        _lock: lock,
+        party,
+    };
+    gate.take_up().await?;
+    let server = tokio::spawn(socket::accept(listener, socket::Doors { events: sender, link, seed: gate.pairing_seed()? }));
+    ready(&path);
+
+    tokio::pin!(shutdown);
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let wait = gate.until_next_expiry();
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            event = link_events.recv() => match event {
+                Some(event) => batch.push(Event::Link(event)),
+                None => break,
+            },
+            _ = events.recv_many(&mut batch, BATCH) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        while batch.len() < BATCH {
+            match link_events.try_recv() {
+                Ok(event) => batch.push(Event::Link(event)),
+                Err(_) => break,
+            }
+        }
+        gate.handle(std::mem::take(&mut batch)).await?;
+    }
+    server.abort();
+    let _ = std::fs::remove_file(&path);
+    gate.party.store.close().await;
+    Ok(())
+}
+
+async fn incarnation(party: &mut Party) -> Result<Id16, PartyError> {
+    let mut tx = party.store.begin().await?;
+    let stored = tx.meta("incarnation").await?.ok_or(PartyError::Lacks("its incarnation"))?;
+    tx.commit().await?;
+    Ok(Id16(stored.try_into().map_err(|_| PartyError::Lacks("its incarnation"))?))
+}
+
+/// Compares the database with the mark that is written beside it after each commit: a database older than its mark was restored from a
+/// backup, and going on would fork the transcript.
+async fn rolled_back(party: &mut Party) -> Result<Option<String>, PartyError> {
+    let mut tx = party.store.begin().await?;
+    let halted = tx.meta_text("halted").await?;
+    tx.commit().await?;
+    if halted.is_some() {
+        return Ok(halted);
+    }
+    let mark = std::fs::read_to_string(party.home.path().join("head")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let size = party.replay.size();
+    Ok(mark.filter(|mark| *mark > size).map(|mark| {
+        format!("the transcript here has {size} entries and had {mark}: this is an old copy of the gate's state")
+    }))
+}
+
+impl Gate {
+    /// After a start: what was running when the process ended has an unknown outcome, and is never run again.
+    async fn take_up(&mut self) -> Result<(), GateError> {
+        let lost: Vec<Digest> = self.party.replay.open().filter(|open| open.permit().is_some()).map(|open| open.request().digest()).collect();
+        if lost.is_empty() || self.halted.is_some() {
+            return Ok(());
+        }
+        let events = lost.into_iter().map(|request| Event::Ran { request, result: Ended::Unknown(approval::outcome::Nothing {}) });
+        self.handle(events.collect()).await
+    }
+
+    fn until_next_expiry(&mut self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let now = self.clock.now().millis();
+        let waits = self.party.replay.open().filter(|open| open.permit().is_none()).map(|open| open.request().expires.millis().saturating_sub(now));
+        waits.min().map_or(LONGEST, |ms| Duration::from_millis(ms).min(LONGEST))
+    }
+
+    fn pairing_seed(&self) -> Result<pairing::Seed, GateError> {
+        Ok(pairing::Seed {
+            gate: self.party.gate,
+            relay: self.party.relay.clone(),
+            mailbox: self.party.mailbox.id(),
+            envelope_key: self.party.envelopes.first().ok_or(PartyError::Lacks("the envelope key"))?.key(),
+        })
+    }
+
+    /// Whether an admin is enrolled.
+    fn enrolled(&self) -> bool {
+        self.party.replay.roster().is_some_and(|roster| roster.is_enrolled())
+    }
+}

@@ -1,0 +1,281 @@
+//! What members say to the gate over the channel, and what it makes of it (PROTOCOL.md section 12): decisions, acknowledgements, proposals.
+//! A decision is judged by `decide`; here it is only written down, and the verdict acted on.
+
+use approval::action::Action;
+use approval::checkpoint::Checkpoint;
+use approval::decide::Verdict;
+use approval::decision::{Answer as Vote, Decision};
+use approval::change::Change;
+use approval::message::{Message, RefusalCode};
+use approval::outcome::{Ended, Nothing};
+use approval::request::{AskedBy, Class, Request};
+use approval::roster::RosterContents;
+use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
+use wire::envelope::Content;
+use wire::identity::PartyId;
+
+use super::Gate;
+use super::work::{Effect, Work};
+use crate::local::Answer;
+use crate::party::{PartyError, random16};
+use crate::store::{Outgoing, Peer};
+
+/// How long what was put for a member is left on its way before it is sent again, in ms.
+const ON_ITS_WAY: u64 = 3_000;
+
+/// At most one bare head in this time to a member that lacks nothing, in ms.
+const HEAD_EVERY: u64 = 20_000;
+
+/// How long the admins have for a change of the roster, in ms.
+const ROSTER_EXPIRY: u64 = 24 * 60 * 60 * 1000;
+
+impl Gate {
+    pub(super) async fn member_says(&mut self, work: &mut Work, from: PartyId, message: Message) -> Result<(), PartyError> {
+        let Some(peer) = work.turn.tx.peer(&from).await? else {
+            return Ok(());
+        };
+        match message {
+            Message::Decision(signed) => self.decision(work, &peer, &signed).await,
+            Message::Ack { size, root, epoch } => self.acknowledged(work, peer, size, root, epoch).await,
+            Message::Propose { id, change } => self.proposed(work, &peer, id, &change).await,
+            Message::Address { envelope_key } => Ok(work.turn.tx.set_peer(&Peer { envelope_key, ..peer }).await?),
+            // Only the gate says these.
+            Message::Entries { .. } | Message::Refusal { .. } => Ok(()),
+        }
+    }
+
+    async fn decision(&mut self, work: &mut Work, peer: &Peer, signed: &Signed) -> Result<(), PartyError> {
+        let digest = signed.digest();
+        if work.turn.tx.position_of(&digest).await?.is_some() {
+            // Said again because our entries haven't reached them; their acknowledgement brings those.
+            return Ok(());
+        }
+        let refuse = |code, text: &str| Message::Refusal { about: digest, code, text: Text::cut(text) };
+        let decision = match signed.verify().ok().and_then(|verified| verified.decision()) {
+            Some(decision) if decision.signer() == peer.party => decision,
+            _ => return self.say(work, peer, &refuse(RefusalCode::Malformed, "not a decision of this device")).await,
+        };
+        if let Some(reason) = self.seen_more(&decision) {
+            self.halt(work, &reason).await?;
+        }
+        if let Some(halted) = &self.halted {
+            let text = halted.clone();
+            return self.say(work, peer, &refuse(RefusalCode::CannotSign, &text)).await;
+        }
+        let open = self.party.replay.request(&decision.request).filter(|open| open.permit().is_none());
+        if open.is_none() {
+            return self.say(work, peer, &refuse(RefusalCode::NotOpen, "the request is no longer open")).await;
+        }
+        if self.party.replay.roster().is_none_or(|roster| roster.admin_of(&peer.party).is_none()) {
+            return self.say(work, peer, &refuse(RefusalCode::NotAdmin, "only admins decide")).await;
+        }
+        match self.append(work, signed).await {
+            Ok(()) => self.judge(work, decision.request).await,
+            Err(PartyError::Transcript(finding)) => {
+                let text = finding.to_string();
+                self.say(work, peer, &refuse(RefusalCode::Malformed, &text)).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a decision quotes a checkpoint of ours that this state doesn't know: then this state is an old copy, or somebody else signs with our key.
+    fn seen_more(&self, decision: &Verified<Decision>) -> Option<String> {
+        let quoted = Checkpoint::verify(&decision.checkpoint, &self.party.gate).ok()?;
+        let size = self.party.replay.size();
+        (quoted.size() > size).then(|| format!("an admin holds our signature over {} entries and this state has {size}", quoted.size()))
+    }
+
+    async fn halt(&mut self, work: &mut Work, reason: &str) -> Result<(), PartyError> {
+        tracing::error!(reason, "the gate stops signing");
+        work.turn.tx.set_meta("halted", reason.as_bytes()).await?;
+        self.halted = Some(reason.to_owned());
+        Ok(())
+    }
+
+    /// Acts on the verdict over an open request, as things stand now.
+    pub(super) async fn judge(&mut self, work: &mut Work, request: Digest) -> Result<(), PartyError> {
+        let now = self.clock.now();
+        let (Some(open), Some(roster)) = (self.party.replay.request(&request), self.party.replay.roster()) else {
+            return Ok(());
+        };
+        if open.permit().is_some() {
+            return Ok(());
+        }
+        match open.decide(roster, now) {
+            Verdict::Open(permit) => {
+                let action = open.request().action.clone();
+                if matches!(action, Action::Command(_)) && !self.askers.contains_key(&request) {
+                    // Nobody would take the output: it keeps until whoever asked is back, or the request expires.
+                    return Ok(());
+                }
+                let permission = sign(&self.party.identity, permit.statement(now))?;
+                let by = self.names(open.decisions().iter().filter(|decision| decision.verdict == Vote::Approve).map(|decision| decision.signer()));
+                self.append(work, permission.signed()).await?;
+                match action {
+                    Action::Command(_) => {
+                        work.effects.push(Effect::Tell(request, Answer::Permitted { by }));
+                        work.effects.push(Effect::Run(permit));
+                        Ok(())
+                    }
+                    Action::Roster(contents) => self.change_roster(work, contents, Some(request), now).await,
+                }
+            }
+            Verdict::Waiting { have, need } => {
+                let people = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+                work.effects.push(Effect::Tell(request, Answer::Progress { have: people(have), need: people(need) }));
+                Ok(())
+            }
+            Verdict::Denied { .. } => self.close(work, request, Ended::Denied(Nothing {}), now).await,
+            Verdict::Expired => self.close(work, request, Ended::Expired(Nothing {}), now).await,
+            Verdict::Refused(_) => Ok(()),
+        }
+    }
+
+    async fn acknowledged(&mut self, work: &mut Work, peer: Peer, size: u64, root: [u8; 32], epoch: u64) -> Result<(), PartyError> {
+        let now = crate::clock::wall();
+        let ours = self.party.replay.size();
+        let known = match size {
+            0 => true,
+            _ => work.turn.tx.root_at(size).await? == Some(root),
+        };
+        if !known {
+            return self.halt(work, &format!("a member holds our signature over {size} entries that aren't the {ours} of this state")).await;
+        }
+        work.turn.tx.acknowledged(&peer.party, size, epoch).await?;
+        let peer = Peer { acked_size: size, acked_epoch: epoch, heard: now, ..peer };
+        work.turn.tx.set_peer(&peer).await?;
+        let at = work.turn.group.as_ref().map_or(0, crate::channel::Group::epoch);
+        if epoch < at {
+            // What it lacks was encrypted for epochs that are gone here: only the stored bytes, in their order, lead it on.
+            if !work.turn.tx.in_flight(&peer.party, Outgoing::Epoch, now, ON_ITS_WAY).await? {
+                work.turn.tx.resend(&peer.party).await?;
+            }
+            return Ok(());
+        }
+        if size < ours {
+            if !work.turn.tx.in_flight(&peer.party, Outgoing::Entries, now, ON_ITS_WAY).await? {
+                self.catch_up(work, &peer, size).await?;
+            }
+            return Ok(());
+        }
+        let last = self.heads.get(&peer.party).copied().unwrap_or(0);
+        if now.saturating_sub(last) >= HEAD_EVERY {
+            self.heads.insert(peer.party, now);
+            if let Some(checkpoint) = work.turn.tx.last_checkpoint().await? {
+                self.say(work, &peer, &Message::Entries { first: ours, checkpoint, leaves: Vec::new() }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn proposed(&mut self, work: &mut Work, peer: &Peer, id: Id16, change: &Change) -> Result<(), PartyError> {
+        let seen = format!("proposal {id}");
+        if work.turn.tx.meta(&seen).await?.is_some() {
+            return Ok(());
+        }
+        work.turn.tx.set_meta(&seen, b"").await?;
+        let mut about = [0; 32];
+        if let Some(start) = about.first_chunk_mut::<16>() {
+            *start = id.0;
+        }
+        let by = self.names(std::iter::once(peer.party)).pop().unwrap_or_else(|| "admin".to_owned());
+        let refusal = match self.halted.clone() {
+            Some(halted) => Message::Refusal { about: Digest(about), code: RefusalCode::CannotSign, text: Text::cut(&halted) },
+            None => match self.propose(work, change, &by).await? {
+                Ok(request) => Message::Refusal { about: Digest(about), code: RefusalCode::Taken, text: Text::cut(&request.to_string()) },
+                Err(text) => Message::Refusal { about: Digest(about), code: RefusalCode::CannotChange, text: Text::cut(&text) },
+            },
+        };
+        self.say(work, peer, &refusal).await
+    }
+
+    /// Makes a request of a change of the roster. The inner error says why that change can't be.
+    pub(super) async fn propose(&mut self, work: &mut Work, change: &Change, by: &str) -> Result<Result<Digest, String>, PartyError> {
+        let Some(roster) = self.party.replay.roster() else {
+            return Err(PartyError::Lacks("a roster"));
+        };
+        match roster.contents().with(change) {
+            Ok(contents) => Ok(Ok(self.request_roster(work, contents, by).await?)),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    pub(super) async fn request_roster(&mut self, work: &mut Work, contents: RosterContents, by: &str) -> Result<Digest, PartyError> {
+        let asked_by = AskedBy { agent: by.parse().map_err(|_| PartyError::Lacks("a name to ask by"))?, user: None, conversation: None, platform: None };
+        let reason = Text::cut("");
+        self.request(work, Action::Roster(contents), asked_by, reason, ROSTER_EXPIRY).await
+    }
+
+    /// Signs and appends a request. Its nonce, position and quorum are the gate's, never the asker's.
+    pub(super) async fn request(
+        &mut self,
+        work: &mut Work,
+        action: Action,
+        asked_by: AskedBy,
+        reason: Text<{ approval::scalar::REASON_BYTES }>,
+        expires_ms: u64,
+    ) -> Result<Digest, PartyError> {
+        let created = self.clock.now();
+        let roster = self.party.replay.roster().ok_or(PartyError::Lacks("a roster"))?;
+        let class = match action {
+            Action::Command(_) => Class::Command,
+            Action::Roster(_) => Class::Roster,
+        };
+        let request = Request {
+            gate: self.party.gate,
+            incarnation: self.incarnation,
+            index: self.party.replay.size(),
+            nonce: Id16(random16()),
+            roster: roster.digest(),
+            class,
+            need: roster.quorum.of(class),
+            action,
+            asked_by,
+            reason,
+            created,
+            expires: created.plus_millis(expires_ms),
+        };
+        let request = sign(&self.party.identity, request)?;
+        self.append(work, request.signed()).await?;
+        Ok(request.digest())
+    }
+
+    /// Puts the next roster in force and the group in line with it, in this order: everybody learns the roster in the old epoch, then the
+    /// commit that it justifies, then newcomers get their welcome.
+    pub(super) async fn change_roster(&mut self, work: &mut Work, contents: RosterContents, basis: Option<Digest>, now: Time) -> Result<(), PartyError> {
+        let before = self.party.replay.roster().ok_or(PartyError::Lacks("a roster"))?.clone();
+        let next = contents.after(&before, basis, now).map_err(PartyError::Roster)?;
+        let next = sign(&self.party.identity, next)?;
+        let newcomers = self.newcomers(work, &next).await?;
+        self.append(work, next.signed()).await?;
+        self.publish(work).await?;
+
+        let gone: Vec<PartyId> = before.devices().map(|device| device.party).filter(|party| next.person_of(party).is_none()).collect();
+        let add: Vec<Vec<u8>> = newcomers.iter().map(|device| device.key_package().to_vec()).collect();
+        let group = work.turn.group.as_mut().ok_or(PartyError::Lacks("a group"))?;
+        let gone_from_group: Vec<PartyId> = group.leaves().iter().map(|leaf| leaf.party).filter(|party| gone.contains(party)).collect();
+        let change = group.change(&mut work.turn.mls, &self.party.leaf, &add, &gone_from_group, *next.digest().as_bytes())?;
+        let epoch = group.epoch();
+        for peer in work.turn.tx.peers().await? {
+            self.party.post(&mut work.turn.tx, &peer, Content::Mls, &change.commit, Outgoing::Epoch, epoch).await?;
+            if gone.contains(&peer.party) {
+                work.turn.tx.remove_peer(&peer.party).await?;
+                work.effects.push(Effect::Revoke(peer.issued));
+            }
+        }
+        for device in newcomers {
+            let peer = device.peer()?;
+            work.turn.tx.set_peer(&peer).await?;
+            work.turn.tx.remove_pairing(&peer.mailbox).await?;
+            if let Some(welcome) = &change.welcome {
+                self.party.post(&mut work.turn.tx, &peer, Content::Mls, welcome, Outgoing::Epoch, epoch).await?;
+            }
+        }
+        if let Some(request) = basis {
+            tracing::info!(request = request.short(), epoch = next.epoch, "the admins changed the roster");
+        }
+        // Decisions are judged by the roster in force: a changed one may leave less to wait for, or nobody to ask.
+        Ok(())
+    }
+}

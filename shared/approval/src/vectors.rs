@@ -1,0 +1,1 @@
+//! Frozen vectors (tests only).

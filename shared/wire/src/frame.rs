@@ -1,0 +1,648 @@
+//! What client and relay say to each other: one frame is one binary websocket message (`PROTOCOL.md`, section 4).
+//!
+//! Reading a socket, and what a relay does about a frame (section 5), are deliberately not here. An envelope inside a
+//! frame is a slice of the frame's own bytes, never a copy.
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::envelope::Envelope;
+use crate::limits::{CAPABILITY_BYTES_MAX, CAPABILITY_ENVELOPES_MAX, FRAME_BYTES};
+use crate::mailbox::{Capability, CapabilityHash};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u16 = 1;
+
+/// The latest time that a frame may carry, in milliseconds since 1970: what a JSON number holds exactly.
+pub const TIME_MAX: u64 = (1 << 53) - 1;
+
+mod kind {
+    pub(super) const LOGIN: u8 = 0x01;
+    pub(super) const PUT: u8 = 0x02;
+    pub(super) const READ: u8 = 0x03;
+    pub(super) const ACK: u8 = 0x04;
+    pub(super) const ALLOW: u8 = 0x05;
+    pub(super) const REVOKE: u8 = 0x06;
+    pub(super) const CLOSE_MAILBOX: u8 = 0x07;
+    pub(super) const CHALLENGE: u8 = 0x81;
+    pub(super) const WELCOME: u8 = 0x82;
+    pub(super) const STORED: u8 = 0x83;
+    pub(super) const REFUSED: u8 = 0x84;
+    pub(super) const DELIVER: u8 = 0x85;
+    pub(super) const DISPLACED: u8 = 0x86;
+    pub(super) const DONE: u8 = 0x87;
+    pub(super) const READING: u8 = 0x88;
+    pub(super) const GOODBYE: u8 = 0x89;
+}
+
+/// Names one `put` of a sender: the same id with the same envelope is the same put.
+pub type PutId = [u8; 16];
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientFrame {
+    /// The answer to a challenge (section 3).
+    Login {
+        /// The version that the client chose.
+        version: u16,
+        /// The mailbox, not yet known to be a key at all.
+        mailbox: [u8; 32],
+        /// Its signature over the login (see [`login`](crate::login)).
+        signature: [u8; 64],
+    },
+    /// Leave an envelope in a mailbox.
+    Put(Put),
+    /// Make this connection the mailbox's one live reader.
+    Read,
+    /// Everything up to and including `sequence` is safe with the reader and may be deleted.
+    Ack {
+        /// The last sequence number acknowledged.
+        sequence: u64,
+    },
+    /// Let whoever holds the capability put envelopes into this mailbox.
+    Allow {
+        /// What names the capability.
+        capability: CapabilityHash,
+        /// Most envelopes that may wait under it: at most [`CAPABILITY_ENVELOPES_MAX`].
+        max_envelopes: u32,
+        /// Most bytes that may wait under it: at most [`CAPABILITY_BYTES_MAX`].
+        max_bytes: u64,
+    },
+    /// End a capability.
+    Revoke {
+        /// What names the capability.
+        capability: CapabilityHash,
+    },
+    /// Delete the mailbox and all that is in it.
+    CloseMailbox,
+}
+
+/// A `put`. Its `Debug` shows neither capability nor envelope.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Put {
+    /// Chosen by the sender, for idempotence.
+    pub id: PutId,
+    /// The mailbox. Looked up only, so not decompressed: that would cost the relay more than the sender.
+    pub mailbox: [u8; 32],
+    /// The leave to put.
+    pub capability: Capability,
+    /// How long the relay may keep the envelope, in seconds. Its bounds are judged by the relay, which answers.
+    pub ttl_seconds: u32,
+    /// The envelope. Its length is judged by the relay, which answers.
+    pub envelope: Bytes,
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "Put {{ ttl_seconds: {}, envelope: {} bytes }}",
+            self.ttl_seconds,
+            self.envelope.len()
+        )
+    }
+}
+
+/// What a relay says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayFrame {
+    /// The first frame of every connection.
+    Challenge {
+        /// The highest version that the relay speaks.
+        version: u16,
+        /// Fresh random bytes, good for one login on this connection.
+        nonce: [u8; 32],
+    },
+    /// The login is accepted.
+    Welcome {
+        /// The version spoken from now on.
+        version: u16,
+        /// Most envelopes delivered and not yet acknowledged.
+        window_envelopes: u32,
+    },
+    /// The envelope of this put is safe.
+    Stored {
+        /// The put's id.
+        id: PutId,
+        /// Why it is safe.
+        how: Stored,
+    },
+    /// The put isn't accepted.
+    Refused {
+        /// The put's id.
+        id: PutId,
+        /// Why not.
+        reason: Reason,
+        /// When to try again, in milliseconds; 0 if trying again changes nothing.
+        retry_after_ms: u32,
+    },
+    /// An envelope for the reader.
+    Deliver {
+        /// Its number in this mailbox, from 1.
+        sequence: u64,
+        /// When the relay accepted it, in milliseconds since 1970 by the relay's clock.
+        received: u64,
+        /// The envelope.
+        envelope: Envelope,
+    },
+    /// Another reader of this mailbox logged in.
+    Displaced,
+    /// A request of the mailbox's owner is done and on stable storage.
+    Done(Done),
+    /// This connection is the mailbox's reader.
+    Reading {
+        /// The number that the next accepted envelope will get: more than any given out so far.
+        next_sequence: u64,
+        /// Envelopes waiting.
+        waiting: u64,
+    },
+    /// The relay is shutting down.
+    Goodbye {
+        /// When to connect again, in milliseconds.
+        retry_after_ms: u32,
+    },
+}
+
+/// Which request is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The capability can be used.
+    Allow(CapabilityHash),
+    /// The capability can't be used any more.
+    Revoke(CapabilityHash),
+    /// The mailbox is gone.
+    CloseMailbox,
+}
+
+/// Why an envelope is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stored {
+    /// It is on stable storage.
+    Flushed = 1,
+    /// Its reader has acknowledged it.
+    Acknowledged = 2,
+}
+
+impl Stored {
+    /// The number in the frame.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The meaning of a number, if it has one.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Flushed),
+            2 => Some(Self::Acknowledged),
+            _ => None,
+        }
+    }
+}
+
+/// Why a put is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u8)]
+pub enum Reason {
+    /// Unknown mailbox, unknown or revoked capability: one answer for all, so that nobody learns which mailboxes exist.
+    #[error("not allowed")]
+    NotAllowed = 1,
+    /// Too many envelopes wait under this capability.
+    #[error("quota of envelopes used up")]
+    EnvelopeQuota = 2,
+    /// Too many bytes wait under this capability.
+    #[error("quota of bytes used up")]
+    ByteQuota = 3,
+    /// The envelope has none of the five lengths.
+    #[error("not an envelope's length")]
+    Length = 4,
+    /// The relay couldn't write.
+    #[error("not stored: the relay couldn't write")]
+    NotStored = 5,
+    /// The ttl is out of bounds.
+    #[error("ttl out of bounds")]
+    Ttl = 6,
+    /// The relay has too much to do, or to keep.
+    #[error("the relay is busy")]
+    Busy = 7,
+    /// The id was used for another envelope.
+    #[error("the id was used for another envelope")]
+    IdUsed = 8,
+}
+
+impl Reason {
+    /// The number in the frame.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The meaning of a number, if it has one.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::NotAllowed),
+            2 => Some(Self::EnvelopeQuota),
+            3 => Some(Self::ByteQuota),
+            4 => Some(Self::Length),
+            5 => Some(Self::NotStored),
+            6 => Some(Self::Ttl),
+            7 => Some(Self::Busy),
+            8 => Some(Self::IdUsed),
+            _ => None,
+        }
+    }
+}
+
+/// Why a relay closes a connection: the code of the websocket's close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u16)]
+pub enum Close {
+    /// Not websocket as RFC 6455 has it.
+    #[error("websocket protocol error")]
+    Protocol = 1002,
+    /// A text message.
+    #[error("text message refused")]
+    Unsupported = 1003,
+    /// A text message that isn't even text.
+    #[error("invalid text message")]
+    Invalid = 1007,
+    /// A longer frame than allowed at this time.
+    #[error("frame too long")]
+    TooLong = 1009,
+    /// A frame that doesn't decode.
+    #[error("malformed frame")]
+    Malformed = 4400,
+    /// The login failed, or something else came before it.
+    #[error("login failed")]
+    Login = 4401,
+    /// The request had an `Origin`: a browser sent it.
+    #[error("origin refused")]
+    Origin = 4403,
+    /// A deadline passed.
+    #[error("too slow")]
+    TooSlow = 4408,
+    /// Another reader of the mailbox took over.
+    #[error("displaced by another reader")]
+    Displaced = 4409,
+    /// More than allowed, of connections, mailboxes, capabilities or pings.
+    #[error("too many")]
+    TooMany = 4429,
+    /// The relay is shutting down.
+    #[error("the relay is shutting down")]
+    ShuttingDown = 4503,
+}
+
+impl Close {
+    /// The number in the close frame.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The meaning of a number, if it has one here.
+    #[must_use]
+    pub const fn from_code(code: u16) -> Option<Self> {
+        match code {
+            1002 => Some(Self::Protocol),
+            1003 => Some(Self::Unsupported),
+            1007 => Some(Self::Invalid),
+            1009 => Some(Self::TooLong),
+            4400 => Some(Self::Malformed),
+            4401 => Some(Self::Login),
+            4403 => Some(Self::Origin),
+            4408 => Some(Self::TooSlow),
+            4409 => Some(Self::Displaced),
+            4429 => Some(Self::TooMany),
+            4503 => Some(Self::ShuttingDown),
+            _ => None,
+        }
+    }
+}
+
+/// Why bytes aren't a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Longer than [`FRAME_BYTES`].
+    #[error("frame of {bytes} bytes is too long")]
+    TooLong {
+        /// The length.
+        bytes: usize,
+    },
+    /// No frame of this direction has this type.
+    #[error("unknown frame type 0x{kind:02x}")]
+    UnknownType {
+        /// The type.
+        kind: u8,
+    },
+    /// The frame ends inside a field.
+    #[error("frame ends inside a field")]
+    Short,
+    /// Bytes are left over after the last field.
+    #[error("bytes left over after the last field")]
+    LeftOver,
+    /// A field has a value outside its bounds.
+    #[error("{field} is out of bounds")]
+    OutOfBounds {
+        /// The field's name in `PROTOCOL.md`.
+        field: &'static str,
+    },
+}
+
+impl ClientFrame {
+    /// Reads a frame that a client sent.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`]; the relay closes with [`Close::Malformed`].
+    pub fn decode(bytes: Bytes) -> Result<Self, FrameError> {
+        let mut fields = Fields::of(bytes)?;
+        let frame = match fields.u8()? {
+            kind::LOGIN => Self::Login {
+                version: fields.u16()?,
+                mailbox: fields.array()?,
+                signature: fields.array()?,
+            },
+            kind::PUT => Self::Put(Put {
+                id: fields.array()?,
+                mailbox: fields.array()?,
+                capability: Capability::from_bytes(&fields.array()?),
+                ttl_seconds: fields.u32()?,
+                envelope: fields.rest(),
+            }),
+            kind::READ => Self::Read,
+            kind::ACK => Self::Ack {
+                sequence: fields.u64()?,
+            },
+            kind::ALLOW => Self::Allow {
+                capability: fields.capability()?,
+                max_envelopes: bounded("max-envelopes", fields.u32()?, 0, CAPABILITY_ENVELOPES_MAX)?,
+                max_bytes: bounded("max-bytes", fields.u64()?, 0, CAPABILITY_BYTES_MAX)?,
+            },
+            kind::REVOKE => Self::Revoke {
+                capability: fields.capability()?,
+            },
+            kind::CLOSE_MAILBOX => Self::CloseMailbox,
+            kind => return Err(FrameError::UnknownType { kind }),
+        };
+        fields.end(frame)
+    }
+
+    /// Writes the frame.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Login {
+                version,
+                mailbox,
+                signature,
+            } => {
+                let mut bytes = start(kind::LOGIN, 2 + 32 + 64);
+                bytes.put_u16(*version);
+                bytes.put_slice(mailbox);
+                bytes.put_slice(signature);
+                bytes.freeze()
+            }
+            Self::Put(put) => {
+                let mut bytes = start(kind::PUT, 16 + 32 + 32 + 4 + put.envelope.len());
+                bytes.put_slice(&put.id);
+                bytes.put_slice(&put.mailbox);
+                bytes.put_slice(put.capability.to_bytes().as_slice());
+                bytes.put_u32(put.ttl_seconds);
+                bytes.put_slice(&put.envelope);
+                bytes.freeze()
+            }
+            Self::Read => start(kind::READ, 0).freeze(),
+            Self::Ack { sequence } => {
+                let mut bytes = start(kind::ACK, 8);
+                bytes.put_u64(*sequence);
+                bytes.freeze()
+            }
+            Self::Allow {
+                capability,
+                max_envelopes,
+                max_bytes,
+            } => {
+                let mut bytes = start(kind::ALLOW, 32 + 4 + 8);
+                bytes.put_slice(capability.as_bytes());
+                bytes.put_u32(*max_envelopes);
+                bytes.put_u64(*max_bytes);
+                bytes.freeze()
+            }
+            Self::Revoke { capability } => {
+                let mut bytes = start(kind::REVOKE, 32);
+                bytes.put_slice(capability.as_bytes());
+                bytes.freeze()
+            }
+            Self::CloseMailbox => start(kind::CLOSE_MAILBOX, 0).freeze(),
+        }
+    }
+}
+
+impl RelayFrame {
+    /// Reads a frame that a relay sent.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`]; the client leaves such a relay.
+    pub fn decode(bytes: Bytes) -> Result<Self, FrameError> {
+        let mut fields = Fields::of(bytes)?;
+        let frame = match fields.u8()? {
+            kind::CHALLENGE => Self::Challenge {
+                version: fields.u16()?,
+                nonce: fields.array()?,
+            },
+            kind::WELCOME => Self::Welcome {
+                version: fields.u16()?,
+                window_envelopes: fields.u32()?,
+            },
+            kind::STORED => Self::Stored {
+                id: fields.array()?,
+                how: known("how", Stored::from_code(fields.u8()?))?,
+            },
+            kind::REFUSED => Self::Refused {
+                id: fields.array()?,
+                reason: known("reason", Reason::from_code(fields.u8()?))?,
+                retry_after_ms: fields.u32()?,
+            },
+            kind::DELIVER => Self::Deliver {
+                sequence: bounded("sequence", fields.u64()?, 1, u64::MAX)?,
+                received: bounded("received", fields.u64()?, 0, TIME_MAX)?,
+                envelope: known("envelope", Envelope::from_bytes(fields.rest()).ok())?,
+            },
+            kind::DISPLACED => Self::Displaced,
+            kind::DONE => Self::Done(done(fields.u8()?, fields.capability()?)?),
+            kind::READING => Self::Reading {
+                next_sequence: bounded("next-sequence", fields.u64()?, 1, u64::MAX)?,
+                waiting: fields.u64()?,
+            },
+            kind::GOODBYE => Self::Goodbye {
+                retry_after_ms: fields.u32()?,
+            },
+            kind => return Err(FrameError::UnknownType { kind }),
+        };
+        fields.end(frame)
+    }
+
+    /// Writes the frame.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Challenge { version, nonce } => {
+                let mut bytes = start(kind::CHALLENGE, 2 + 32);
+                bytes.put_u16(*version);
+                bytes.put_slice(nonce);
+                bytes.freeze()
+            }
+            Self::Welcome {
+                version,
+                window_envelopes,
+            } => {
+                let mut bytes = start(kind::WELCOME, 2 + 4);
+                bytes.put_u16(*version);
+                bytes.put_u32(*window_envelopes);
+                bytes.freeze()
+            }
+            Self::Stored { id, how } => {
+                let mut bytes = start(kind::STORED, 16 + 1);
+                bytes.put_slice(id);
+                bytes.put_u8(how.code());
+                bytes.freeze()
+            }
+            Self::Refused {
+                id,
+                reason,
+                retry_after_ms,
+            } => {
+                let mut bytes = start(kind::REFUSED, 16 + 1 + 4);
+                bytes.put_slice(id);
+                bytes.put_u8(reason.code());
+                bytes.put_u32(*retry_after_ms);
+                bytes.freeze()
+            }
+            Self::Deliver {
+                sequence,
+                received,
+                envelope,
+            } => {
+                let mut bytes = start(kind::DELIVER, 8 + 8 + envelope.bucket());
+                bytes.put_u64(*sequence);
+                bytes.put_u64(*received);
+                bytes.put_slice(envelope.as_bytes());
+                bytes.freeze()
+            }
+            Self::Displaced => start(kind::DISPLACED, 0).freeze(),
+            Self::Done(done) => {
+                let (request, capability) = match done {
+                    Done::Allow(capability) => (kind::ALLOW, *capability.as_bytes()),
+                    Done::Revoke(capability) => (kind::REVOKE, *capability.as_bytes()),
+                    Done::CloseMailbox => (kind::CLOSE_MAILBOX, [0; 32]),
+                };
+                let mut bytes = start(kind::DONE, 1 + 32);
+                bytes.put_u8(request);
+                bytes.put_slice(&capability);
+                bytes.freeze()
+            }
+            Self::Reading { next_sequence, waiting } => {
+                let mut bytes = start(kind::READING, 8 + 8);
+                bytes.put_u64(*next_sequence);
+                bytes.put_u64(*waiting);
+                bytes.freeze()
+            }
+            Self::Goodbye { retry_after_ms } => {
+                let mut bytes = start(kind::GOODBYE, 4);
+                bytes.put_u32(*retry_after_ms);
+                bytes.freeze()
+            }
+        }
+    }
+}
+
+fn start(kind: u8, fields: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(1 + fields);
+    bytes.put_u8(kind);
+    bytes
+}
+
+fn done(request: u8, capability: CapabilityHash) -> Result<Done, FrameError> {
+    match request {
+        kind::ALLOW => Ok(Done::Allow(capability)),
+        kind::REVOKE => Ok(Done::Revoke(capability)),
+        kind::CLOSE_MAILBOX if capability.as_bytes() == &[0; 32] => Ok(Done::CloseMailbox),
+        kind::CLOSE_MAILBOX => Err(FrameError::OutOfBounds {
+            field: "capability-hash",
+        }),
+        _ => Err(FrameError::OutOfBounds { field: "request" }),
+    }
+}
+
+fn bounded<N: PartialOrd>(field: &'static str, value: N, min: N, max: N) -> Result<N, FrameError> {
+    if min <= value && value <= max {
+        Ok(value)
+    } else {
+        Err(FrameError::OutOfBounds { field })
+    }
+}
+
+fn known<T>(field: &'static str, value: Option<T>) -> Result<T, FrameError> {
+    value.ok_or(FrameError::OutOfBounds { field })
+}
+
+/// The fields of a frame, taken from the front.
+struct Fields {
+    bytes: Bytes,
+}
+
+impl Fields {
+    fn of(bytes: Bytes) -> Result<Self, FrameError> {
+        if bytes.len() > FRAME_BYTES {
+            return Err(FrameError::TooLong { bytes: bytes.len() });
+        }
+        Ok(Self { bytes })
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let array = *self.bytes.first_chunk().ok_or(FrameError::Short)?;
+        // Within the length, which was just checked.
+        drop(self.bytes.split_to(N));
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8, FrameError> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, FrameError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, FrameError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, FrameError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn capability(&mut self) -> Result<CapabilityHash, FrameError> {
+        self.array().map(CapabilityHash::from_bytes)
+    }
+
+    fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn end<T>(self, frame: T) -> Result<T, FrameError> {
+        if self.bytes.is_empty() {
+            Ok(frame)
+        } else {
+            Err(FrameError::LeftOver)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
