@@ -58,13 +58,13 @@ impl Clock {
         let moved = self.said.saturating_add(boot.saturating_sub(self.boot));
         self.said = wall.max(moved);
         self.boot = boot;
-        Time::from_millis(self.said)
+        Time::of_clock(self.said)
     }
 
     /// By how many ms this clock is ahead of the wall clock; more than a little means that the wall clock was set back.
     pub fn ahead(&mut self) -> u64 {
         let now = self.now();
-        now.as_millis().saturating_sub(self.source.read().0)
+        now.millis().saturating_sub(self.source.read().0)
     }
 }
 
@@ -87,17 +87,17 @@ mod tests {
     fn a_wall_clock_set_back_revives_nothing() {
         let hands = Hands(Arc::new(Mutex::new((1_000_000, 500))));
         let mut clock = Clock::new(Box::new(hands.clone()), 0);
-        assert_eq!(clock.now().as_millis(), 1_000_000);
+        assert_eq!(clock.now().millis(), 1_000_000);
         *hands.0.lock().unwrap() = (400_000, 1_500);
-        assert_eq!(clock.now().as_millis(), 1_001_000, "an hour back, yet a second has passed since boot");
+        assert_eq!(clock.now().millis(), 1_001_000, "an hour back, yet a second has passed since boot");
         assert_eq!(clock.ahead(), 601_000);
         *hands.0.lock().unwrap() = (2_000_000, 1_600);
-        assert_eq!(clock.now().as_millis(), 2_000_000, "forward is believed: requests end early, which is safe");
+        assert_eq!(clock.now().millis(), 2_000_000, "forward is believed: requests end early, which is safe");
     }
 
     #[test]
     fn a_restart_begins_no_earlier_than_what_was_written() {
         let hands = Hands(Arc::new(Mutex::new((10, 10))));
-        assert_eq!(Clock::new(Box::new(hands), 5_000).now().as_millis(), 5_000);
+        assert_eq!(Clock::new(Box::new(hands), 5_000).now().millis(), 5_000);
     }
 }

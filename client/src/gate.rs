@@ -11,14 +11,12 @@ mod work;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use rand_core::OsRng;
 use tokio::sync::mpsc;
 
 use approval::device::Device;
 use approval::outcome::Ended;
 use approval::roster::{Quorum, Roster};
 use approval::{Digest, Id16, Name, RelayUrl, Time, sign};
-use wire::mailbox::MailboxId;
 
 use crate::channel::Group;
 use crate::clock::{Clock, System};
@@ -167,7 +165,7 @@ pub async fn serve(home: Home, shutdown: impl Future<Output = ()>, ready: impl F
     let path = party.home.socket()?;
     let listener = socket::listen(&path)?;
     let (sender, mut events) = mpsc::channel(EVENTS);
-    let (link, mut link_events) = link::spawn(&party.relay, wire::mailbox::MailboxKey::from_bytes(*party.mailbox.to_bytes()));
+    let (link, mut link_events) = link::spawn(&party.relay, wire::mailbox::MailboxKey::from_bytes(&party.mailbox.to_bytes()));
     let incarnation = incarnation(&mut party).await?;
     let floor = party.replay.time().map_or(0, Time::millis);
     let halted = rolled_back(&mut party).await?;

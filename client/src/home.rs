@@ -2,6 +2,8 @@
 //!
 //! Deliberately not here: what the files say. Design §3 (keys at rest), abuse cases J09 and H14.
 
+mod error;
+
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,139 +19,19 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+pub use error::HomeError;
+
 /// The environment variable that names the folder when `--home` doesn't.
 pub const HOME_VARIABLE: &str = "COUNTERSIGN_HOME";
 
 /// A secret file is a few keys in bech32; anything larger isn't ours.
 const SECRET_BYTES: u64 = 64 * 1024;
-/// `sun_path` holds 108 bytes; the rest is room for SQLite-like suffixes of temporary names and other systems' 104.
+/// A socket's address holds a path of 108 bytes, its closing zero included, and 104 on other systems: a little less than either.
 const SOCKET_PATH_BYTES: usize = 100;
 const DATABASE: &str = "state.db";
 const SOCKET: &str = "gate.sock";
 /// Holds the socket's path when the folder's own path is too long for one.
 const SOCKET_RECORD: &str = "gate.sock.path";
-
-/// Why a folder, or a file in it, can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum HomeError {
-    /// Neither `--home`, nor the variable, nor a home directory of the user is there.
-    #[error("there is no folder to keep keys in: no home directory")]
-    Nowhere,
-    /// The folder doesn't exist yet.
-    #[error("{} doesn't exist", path.display())]
-    Missing {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Others may look into the folder or the file.
-    #[error("{} is open to others (mode {mode:04o})", path.display())]
-    Open {
-        /// The folder or file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-        /// The permission bits that it should have.
-        wanted: u32,
-    },
-    /// Somebody else owns it, and could change it at any time.
-    #[error("{} belongs to uid {owner}, not to uid {user}", path.display())]
-    Owner {
-        /// The folder or file.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-        /// The effective user of this process.
-        user: u32,
-    },
-    /// It is a symbolic link: what it points to is chosen elsewhere.
-    #[error("{} is a symbolic link", path.display())]
-    Symlink {
-        /// The folder or file.
-        path: PathBuf,
-    },
-    /// The file has another name somewhere, perhaps in a folder of somebody else.
-    #[error("{} has {links} hard links", path.display())]
-    Hardlink {
-        /// The file.
-        path: PathBuf,
-        /// The number of its names.
-        links: u64,
-    },
-    /// It is something else than the folder or plain file that it should be.
-    #[error("{} is not a {wanted}", path.display())]
-    Kind {
-        /// The folder or file.
-        path: PathBuf,
-        /// `folder` or `plain file`.
-        wanted: &'static str,
-    },
-    /// The secret exists: a key is never overwritten.
-    #[error("{} exists already and is not overwritten", path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is no such secret.
-    #[error("{} is missing", path.display())]
-    NoSecret {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is larger than any secret of ours.
-    #[error("{} is larger than any key file", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The name isn't 1 to 64 of `a-z 0-9 . _ -`, starting with a letter: it could leave the folder.
-    #[error("{name:?} is not a name for a file here")]
-    Name {
-        /// The name asked for.
-        name: String,
-    },
-    /// The system said no.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The folder or file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
-impl HomeError {
-    /// What to do about it, for the line `hint:`.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Nowhere => Some(format!("set {HOME_VARIABLE} or give --home DIR")),
-            Self::Missing { .. } => Some(
-                "`countersign gate init` makes a gate, `countersign join LINK` a device".to_owned(),
-            ),
-            Self::Open { path, wanted, .. } => Some(format!("chmod {wanted:o} {}", quoted(path))),
-            Self::Owner { path, user, .. } => Some(format!(
-                "chown {user} {} if you trust what it holds, or give another --home",
-                quoted(path)
-            )),
-            Self::Symlink { path } => Some(format!(
-                "give the real path, or put the file itself at {}",
-                quoted(path)
-            )),
-            Self::Hardlink { path, .. } => Some(format!(
-                "find the other name and remove it: find / -xdev -samefile {}",
-                quoted(path)
-            )),
-            Self::Exists { path } => Some(format!(
-                "move {} away first, or use another --home",
-                quoted(path)
-            )),
-            Self::NoSecret { path } => Some(format!(
-                "restore {} from your backup, or start a new home",
-                quoted(path)
-            )),
-            Self::Kind { .. } | Self::TooLarge { .. } | Self::Name { .. } | Self::Io { .. } => None,
-        }
-    }
-}
 
 /// The folder of one party, checked and held open: files are reached through the descriptor, so that renaming the
 /// folder away and putting another in its place changes nothing.
@@ -232,10 +114,7 @@ impl Home {
         match self.read_secret(SOCKET_RECORD) {
             Ok(bytes) => {
                 let recorded = PathBuf::from(OsString::from_vec(bytes.to_vec()));
-                if recorded
-                    .parent()
-                    .is_some_and(|folder| open_folder(folder).is_ok())
-                {
+                if recorded.parent().is_some_and(|folder| open_folder(folder).is_ok()) {
                     return Ok(recorded);
                 }
             }
@@ -243,27 +122,16 @@ impl Home {
             Err(error) => return Err(error),
         }
         let far = self.far_socket()?;
-        self.write(
-            SOCKET_RECORD,
-            far.as_os_str().as_bytes(),
-            RenameFlags::empty(),
-        )?;
+        self.write(SOCKET_RECORD, far.as_os_str().as_bytes(), RenameFlags::empty())?;
         Ok(far)
     }
 
     fn far_socket(&self) -> Result<PathBuf, HomeError> {
         let digest = Sha256::digest(self.path.as_os_str().as_bytes());
-        let name: String = digest
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
             let socket = runtime.join(format!("countersign-{name}.sock"));
-            if runtime.is_absolute()
-                && open_folder(&runtime).is_ok()
-                && socket.as_os_str().len() <= SOCKET_PATH_BYTES
-            {
+            if runtime.is_absolute() && open_folder(&runtime).is_ok() && socket.as_os_str().len() <= SOCKET_PATH_BYTES {
                 return Ok(socket);
             }
         }
@@ -311,8 +179,7 @@ impl Home {
     /// [`HomeError::Io`] if the lock file can't be made or locked at all.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, HomeError> {
         let path = self.path.join(checked(name)?);
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let descriptor = rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| refused(&path, errno))?;
         check(
@@ -333,13 +200,10 @@ impl Home {
         let path = self.path.join(checked(name)?);
         // Drawn anew each time: two writers must never share a half-written file.
         let temporary = format!(".{name}.{:016x}", OsRng.next_u64());
-        let written = self
-            .new_file(&temporary)
-            .map_err(io::Error::from)
-            .and_then(|mut file| {
-                file.write_all(bytes)?;
-                file.sync_all()
-            });
+        let written = self.new_file(&temporary).map_err(io::Error::from).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
         let moved = written.map_err(|source| at(&path, source)).and_then(|()| {
             rustix::fs::renameat_with(&self.folder, &temporary, &self.folder, name, replace)
                 .map_err(|errno| refused(&path, errno))
@@ -357,8 +221,8 @@ impl Home {
         let path = self.path.join(checked(name)?);
         // NONBLOCK: a pipe of that name must not hold us for ever.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let descriptor = rustix::fs::openat(&self.folder, name, flags, Mode::empty())
-            .map_err(|errno| refused(&path, errno))?;
+        let descriptor =
+            rustix::fs::openat(&self.folder, name, flags, Mode::empty()).map_err(|errno| refused(&path, errno))?;
         // Checked on the descriptor, not on the name, which could be another file by now.
         check(
             &path,
@@ -370,13 +234,15 @@ impl Home {
     }
 
     fn new_file(&self, name: &str) -> Result<File, Errno> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
-    /// A new name is safe from a power cut only when its folder was flushed too.
-    fn sync(&self) -> Result<(), HomeError> {
+    /// Makes what was made or renamed in the folder durable: a new name is safe from a power cut only when its folder was flushed too.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`] if the folder can't be flushed.
+    pub fn sync(&self) -> Result<(), HomeError> {
         rustix::fs::fsync(&self.folder).map_err(|errno| at(&self.path, errno.into()))
     }
 }
@@ -399,15 +265,11 @@ fn place(path: Option<PathBuf>) -> Result<PathBuf, HomeError> {
 fn open_folder(path: &Path) -> Result<OwnedFd, HomeError> {
     // Looked at before it is opened, for the message alone: O_DIRECTORY on a link says "not a directory".
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_symlink()) {
-        return Err(HomeError::Symlink {
-            path: path.to_owned(),
-        });
+        return Err(HomeError::Symlink { path: path.to_owned() });
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => HomeError::Missing {
-            path: path.to_owned(),
-        },
+        Errno::NOENT => HomeError::Missing { path: path.to_owned() },
         Errno::NOTDIR => HomeError::Kind {
             path: path.to_owned(),
             wanted: "folder",
@@ -463,17 +325,11 @@ fn check(path: &Path, stat: &Stat, kind: FileType, user: u32) -> Result<(), Home
 
 /// Names come from this program alone; this keeps it so.
 fn checked(name: &str) -> Result<&str, HomeError> {
-    let allowed =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-    if name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.len() <= 64
-        && name.chars().all(allowed)
-    {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    if name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= 64 && name.chars().all(allowed) {
         return Ok(name);
     }
-    Err(HomeError::Name {
-        name: name.to_owned(),
-    })
+    Err(HomeError::Name { name: name.to_owned() })
 }
 
 fn refused(path: &Path, errno: Errno) -> HomeError {
@@ -496,202 +352,5 @@ fn at(path: &Path, source: io::Error) -> HomeError {
     }
 }
 
-/// A path as a shell would read it back, so that the hint can be pasted.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%".contains(&byte))
-    {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )]
-
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let above = tempfile::tempdir().unwrap();
-        let home = Home::create(Some(above.path().join("party"))).unwrap();
-        (above, home)
-    }
-
-    fn chmod(path: &Path, mode: u32) {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn a_new_home_is_closed_to_others() {
-        let (_above, home) = home();
-        home.write_secret("identity", b"CSID-SECRET-1").unwrap();
-        assert_eq!(mode(home.path()), 0o700);
-        assert_eq!(mode(&home.database()), 0o600);
-        assert_eq!(mode(&home.path().join("identity")), 0o600);
-        assert_eq!(&**home.read_secret("identity").unwrap(), b"CSID-SECRET-1");
-        assert_eq!(
-            fs::read_dir(home.path()).unwrap().count(),
-            2,
-            "no temporary file stays behind"
-        );
-    }
-
-    #[test]
-    fn a_folder_open_to_others_is_refused_with_the_command_that_closes_it() {
-        let (_above, home) = home();
-        chmod(home.path(), 0o755);
-        let error = Home::open(Some(home.path().to_owned())).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            format!("{} is open to others (mode 0755)", home.path().display())
-        );
-        assert_eq!(
-            error.hint().unwrap(),
-            format!("chmod 700 {}", home.path().display())
-        );
-    }
-
-    #[test]
-    fn a_database_open_to_others_is_refused() {
-        let (_above, home) = home();
-        chmod(&home.database(), 0o644);
-        let error = Home::open(Some(home.path().to_owned())).err().unwrap();
-        assert_eq!(
-            error.hint().unwrap(),
-            format!("chmod 600 {}", home.database().display())
-        );
-    }
-
-    #[test]
-    fn a_folder_that_is_a_link_is_refused() {
-        let (above, home) = home();
-        let link = above.path().join("link");
-        symlink(home.path(), &link).unwrap();
-        assert!(matches!(
-            Home::open(Some(link)),
-            Err(HomeError::Symlink { .. })
-        ));
-    }
-
-    #[test]
-    fn a_missing_home_is_told_apart() {
-        let above = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            Home::open(Some(above.path().join("none"))),
-            Err(HomeError::Missing { .. })
-        ));
-    }
-
-    #[test]
-    fn a_secret_others_may_read_is_refused() {
-        let (_above, home) = home();
-        home.write_secret("identity", b"x").unwrap();
-        chmod(&home.path().join("identity"), 0o640);
-        assert!(matches!(
-            home.read_secret("identity"),
-            Err(HomeError::Open {
-                mode: 0o640,
-                wanted: 0o600,
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn a_linked_secret_is_refused() {
-        let (above, home) = home();
-        home.write_secret("identity", b"x").unwrap();
-        fs::hard_link(home.path().join("identity"), above.path().join("second")).unwrap();
-        assert!(matches!(
-            home.read_secret("identity"),
-            Err(HomeError::Hardlink { links: 2, .. })
-        ));
-        symlink(above.path().join("second"), home.path().join("linked")).unwrap();
-        assert!(matches!(
-            home.read_secret("linked"),
-            Err(HomeError::Symlink { .. })
-        ));
-    }
-
-    #[test]
-    fn somebody_elses_secret_is_refused() {
-        let (_above, home) = home();
-        let path = home.database();
-        let stat = rustix::fs::stat(&path).unwrap();
-        let other = stat.st_uid.wrapping_add(1);
-        assert!(matches!(
-            check(&path, &stat, FileType::RegularFile, other),
-            Err(HomeError::Owner { .. })
-        ));
-    }
-
-    #[test]
-    fn a_key_is_never_overwritten() {
-        let (_above, home) = home();
-        home.write_secret("identity", b"old").unwrap();
-        assert!(matches!(
-            home.write_secret("identity", b"new"),
-            Err(HomeError::Exists { .. })
-        ));
-        assert_eq!(&**home.read_secret("identity").unwrap(), b"old");
-        assert_eq!(
-            fs::read_dir(home.path()).unwrap().count(),
-            2,
-            "the copy that lost is gone"
-        );
-    }
-
-    #[test]
-    fn a_name_can_not_leave_the_folder() {
-        let (_above, home) = home();
-        for name in ["../identity", "/etc/passwd", "", ".", "a/b", "A"] {
-            assert!(
-                matches!(home.read_secret(name), Err(HomeError::Name { .. })),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_lock_is_had_once() {
-        let (_above, home) = home();
-        let lock = home.try_lock("gate.lock").unwrap();
-        assert!(lock.is_some());
-        assert!(home.try_lock("gate.lock").unwrap().is_none());
-        drop(lock);
-        assert!(home.try_lock("gate.lock").unwrap().is_some());
-    }
-
-    #[test]
-    fn a_long_path_gets_a_short_socket_that_everyone_finds() {
-        let above = tempfile::tempdir().unwrap();
-        let home = Home::create(Some(above.path().join("x".repeat(120)))).unwrap();
-        let socket = home.socket().unwrap();
-        assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES);
-        assert_eq!(home.socket().unwrap(), socket);
-        assert_eq!(mode(socket.parent().unwrap()) & 0o077, 0);
-        if socket.starts_with("/tmp") {
-            fs::remove_dir(socket.parent().unwrap()).unwrap();
-            assert_ne!(
-                home.socket().unwrap(),
-                socket,
-                "a folder that vanished is replaced"
-            );
-            fs::remove_dir(home.socket().unwrap().parent().unwrap()).unwrap();
-        }
-    }
-}
+mod tests;

@@ -79,9 +79,15 @@ impl Link {
     /// [`LinkError`]; trying again later is useful for all but [`LinkError::Url`].
     pub async fn connect(url: &str, key: &MailboxKey) -> Result<Self, LinkError> {
         let relay = authority(url)?;
-        let mut socket = timeout(DIAL_DEADLINE, dial(url)).await.map_err(|_| LinkError::Slow("connecting"))??;
+        let mut socket = timeout(DIAL_DEADLINE, dial(url))
+            .await
+            .map_err(|_| LinkError::Slow("connecting"))??;
         let login = async {
-            let RelayFrame::Challenge { version: offered, nonce } = small(&mut socket).await? else {
+            let RelayFrame::Challenge {
+                version: offered,
+                nonce,
+            } = small(&mut socket).await?
+            else {
                 return Err(LinkError::Unexpected("something else than its challenge first"));
             };
             // The highest common version is ours, whatever higher one it offers.
@@ -89,15 +95,24 @@ impl Link {
                 return Err(LinkError::Version { offered });
             }
             let signature = sign(key, VERSION, &relay, &nonce);
-            let login = ClientFrame::Login { version: VERSION, mailbox: *key.id().as_bytes(), signature };
+            let login = ClientFrame::Login {
+                version: VERSION,
+                mailbox: *key.id().as_bytes(),
+                signature,
+            };
             socket.send(Message::Binary(login.encode())).await.map_err(lost)?;
             match small(&mut socket).await? {
-                RelayFrame::Welcome { version: VERSION, window_envelopes } => Ok(window_envelopes),
+                RelayFrame::Welcome {
+                    version: VERSION,
+                    window_envelopes,
+                } => Ok(window_envelopes),
                 RelayFrame::Welcome { version: offered, .. } => Err(LinkError::Version { offered }),
                 _ => Err(LinkError::Unexpected("something else than its welcome")),
             }
         };
-        let window = timeout(LOGIN_DEADLINE, login).await.map_err(|_| LinkError::Slow("logging in"))??;
+        let window = timeout(LOGIN_DEADLINE, login)
+            .await
+            .map_err(|_| LinkError::Slow("logging in"))??;
         Ok(Self { socket, window })
     }
 
@@ -132,7 +147,9 @@ async fn dial(url: &str) -> Result<Socket, LinkError> {
         .max_message_size(Some(FRAME_BYTES))
         .max_frame_size(Some(FRAME_BYTES));
     let dialled = connect_async_with_config(url, Some(config), true).await;
-    dialled.map(|(socket, _)| socket).map_err(|error| LinkError::Unreachable(error.to_string()))
+    dialled
+        .map(|(socket, _)| socket)
+        .map_err(|error| LinkError::Unreachable(error.to_string()))
 }
 
 /// The next frame before login.
@@ -155,10 +172,12 @@ fn frame(message: Option<Result<Message, SocketError>>) -> Result<Option<RelayFr
         Some(Ok(Message::Text(_))) => Err(LinkError::Text),
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
         // Its words are not shown: they are a stranger's. Its number is enough.
-        Some(Ok(Message::Close(close))) => Err(match close.as_ref().and_then(|close| Close::from_code(close.code.into())) {
-            Some(known) => LinkError::Closed(known),
-            None => LinkError::Lost("it said goodbye".to_owned()),
-        }),
+        Some(Ok(Message::Close(close))) => Err(
+            match close.as_ref().and_then(|close| Close::from_code(close.code.into())) {
+                Some(known) => LinkError::Closed(known),
+                None => LinkError::Lost("it said goodbye".to_owned()),
+            },
+        ),
         Some(Err(error)) => Err(lost(error)),
         None => Err(LinkError::Lost("it hung up".to_owned())),
     }
@@ -166,7 +185,14 @@ fn frame(message: Option<Result<Message, SocketError>>) -> Result<Option<RelayFr
 
 fn lost(error: SocketError) -> LinkError {
     match error {
-        SocketError::Capacity(CapacityError::MessageTooLong { size, .. }) => LinkError::Frame(FrameError::TooLong { bytes: size }),
+        SocketError::Capacity(CapacityError::MessageTooLong { size, .. }) => {
+            LinkError::Frame(FrameError::TooLong { bytes: size })
+        }
         error => LinkError::Lost(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod relay_tests;
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 mod join;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,11 +13,10 @@ use approval::checkpoint::Checkpoint;
 use approval::decision::{Answer as Vote, Decision};
 use approval::message::{Message, RefusalCode};
 use approval::replay::{Entry, Pending, Replay};
-use approval::statement::Statement;
 use approval::{Digest, Id16, Signed, Text, Time, sign};
 use wire::envelope::Content;
 
-use crate::channel::{Group, Received};
+use crate::channel::{ChannelError, Group, Membership, Received};
 use crate::clock::wall;
 use crate::home::{Home, Lock};
 use crate::link::{self, LinkEvent, LinkHandle};
@@ -34,6 +34,9 @@ const ACK_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the database is looked at for what another process of this home did.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How many of the latest rosters are kept in memory: a group is never further behind than that.
+const ROSTERS: u32 = 64;
 
 /// Link events that are taken into one transaction at most.
 const BATCH: usize = 64;
@@ -77,8 +80,8 @@ pub struct Member {
     /// Its keys, database and transcript.
     pub party: Party,
     connection: Option<Connection>,
-    /// Notices that came up outside a batch.
-    early: Vec<Notice>,
+    /// What each roster that was verified says about the group. A commit is checked by the one before it and the one it leads to.
+    rosters: HashMap<[u8; 32], Membership>,
 }
 
 struct Connection {
@@ -107,15 +110,26 @@ pub struct Woken(Vec<LinkEvent>);
 impl Member {
     /// Loads the device of this home. Connects unless another process of this home is connected already.
     pub async fn open(home: Home) -> Result<Self, PartyError> {
-        let party = Party::open(home, Kind::Member).await?;
-        let mut member = Self { party, connection: None, early: Vec::new() };
+        let mut member = Self::offline(home).await?;
         member.connect()?;
         Ok(member)
     }
 
     /// Loads the device of this home without connecting.
     pub async fn offline(home: Home) -> Result<Self, PartyError> {
-        Ok(Self { party: Party::open(home, Kind::Member).await?, connection: None, early: Vec::new() })
+        Self::load(Party::open(home, Kind::Member).await?).await
+    }
+
+    async fn load(party: Party) -> Result<Self, PartyError> {
+        let mut rosters = HashMap::new();
+        let mut tx = party.store.begin().await?;
+        for signed in tx.newest("roster", ROSTERS).await? {
+            if let Some(roster) = signed.verify()?.roster() {
+                rosters.insert(*roster.digest().as_bytes(), membership(&roster));
+            }
+        }
+        tx.commit().await?;
+        Ok(Self { party, connection: None, rosters })
     }
 
     fn connect(&mut self) -> Result<(), PartyError> {
@@ -133,9 +147,6 @@ impl Member {
 
     /// Waits until there is something to do. Can be dropped at any time without losing anything.
     pub async fn wait(&mut self) -> Woken {
-        if !self.early.is_empty() {
-            return Woken(Vec::new());
-        }
         let Some(connection) = &mut self.connection else {
             tokio::time::sleep(LOOK_EVERY).await;
             return Woken(Vec::new());
@@ -156,7 +167,7 @@ impl Member {
 
     /// Takes in what came: durably, then acknowledged, then told. Must not be dropped midway; losing the process is fine.
     pub async fn take(&mut self, woken: Woken) -> Result<Vec<Notice>, PartyError> {
-        let mut notices = std::mem::take(&mut self.early);
+        let mut notices = Vec::new();
         if self.connection.is_none() {
             notices.extend(self.look().await?);
             // The process that was connected may be gone: then this one takes over.
@@ -271,7 +282,7 @@ impl Member {
                     batch.notices.push(Notice::Joined);
                     return Ok(true);
                 }
-                Err(crate::channel::Error::Broken(cause)) => return Err(crate::channel::Error::Broken(cause).into()),
+                Err(ChannelError::Broken(cause)) => return Err(ChannelError::Broken(cause).into()),
                 // Not a welcome: it may belong to the group that we are about to be welcomed to.
                 Err(_) => {
                     turn.tx.hold(message).await?;
@@ -279,8 +290,7 @@ impl Member {
                 }
             }
         };
-        let roster = batch.replay.as_ref().unwrap_or(&self.party.replay).roster().cloned();
-        let known = |digest: &[u8; 32]| roster.as_ref().filter(|roster| roster.digest().as_bytes() == digest).map(membership);
+        let known = |digest: &[u8; 32]| self.rosters.get(digest).cloned();
         match group.receive(&mut turn.mls, message, &known)? {
             Received::Message { from, data } if from == self.party.gate => match Message::decode(&data) {
                 Ok(message) => self.gate_says(turn, batch, message).await,
@@ -387,8 +397,8 @@ impl Member {
             let statement = entry.statement();
             turn.tx.add_entry(entry.index(), &statement.digest(), statement.kind().as_str(), statement.signed().as_bytes()).await?;
             turn.tx.answered(statement.digest().as_bytes()).await?;
-            if let Statement::Roster(_) = statement.get() {
-                turn.tx.set_meta("enrolled", b"1").await?;
+            if let Some(roster) = statement.roster() {
+                self.rosters.insert(*roster.digest().as_bytes(), membership(&roster));
             }
             batch.notices.push(Notice::Entry(Box::new(entry)));
         }
@@ -445,8 +455,8 @@ impl Member {
     pub async fn decide(&mut self, request: &Digest, verdict: Vote, reason: &str) -> Result<Digest, PartyError> {
         let mut turn = self.party.turn().await?;
         let checkpoint = turn.tx.last_checkpoint().await?.ok_or(PartyError::Lacks("a checkpoint"))?;
-        let time = Time::from_millis(wall()).unwrap_or_else(|_| Time::default());
-        let decision = Decision { request: *request, verdict, reason: Text::new(reason).map_err(PartyError::Text)?, time, checkpoint };
+        let time = Time::of_clock(wall());
+        let decision = Decision { party: self.party.identity.party(), request: *request, verdict, reason: Text::new(reason).map_err(PartyError::Text)?, time, checkpoint };
         let decision = sign(&self.party.identity, decision)?;
         let question = Message::Decision(decision.signed().clone()).encode()?;
         self.post_question(&mut turn, &question, decision.digest().as_bytes()).await?;
@@ -486,6 +496,26 @@ impl Member {
     /// Whether this device's person stands in the roster in force.
     pub fn enrolled(&self) -> bool {
         self.party.replay.roster().is_some_and(|roster| roster.person_of(&self.party.identity.party()).is_some())
+    }
+
+    /// Whether this device's person is an admin in the roster in force.
+    pub fn is_admin(&self) -> bool {
+        self.party.replay.roster().is_some_and(|roster| roster.admin_of(&self.party.identity.party()).is_some())
+    }
+
+    /// Whether the group has let this device in.
+    pub async fn in_group(&mut self) -> Result<bool, PartyError> {
+        let turn = self.party.turn().await?;
+        let inside = turn.group.is_some();
+        turn.tx.commit().await?;
+        Ok(inside)
+    }
+
+    /// Whether this person, with whichever device, has answered a request.
+    pub fn has_answered(&self, open: &Pending) -> bool {
+        let Some(roster) = self.party.replay.roster() else { return false };
+        let Some((own, _)) = roster.person_of(&self.party.identity.party()) else { return false };
+        open.decisions().iter().any(|decision| roster.person_of(&decision.signer()).is_some_and(|(person, _)| person.name == own.name))
     }
 
     /// The requests that wait for a decision, oldest first.

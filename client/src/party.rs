@@ -13,7 +13,7 @@ use wire::envelope::{CannotOpen, Content, Envelope, EnvelopeSecret, SealError};
 use wire::identity::{Identity, PartyId};
 use wire::mailbox::MailboxKey;
 
-use crate::channel::{Error as ChannelError, Group, Leaf, LeafKey, Membership, Mls};
+use crate::channel::{ChannelError, Group, Leaf, LeafKey, Membership, Mls};
 use crate::home::{Home, HomeError};
 use crate::store::{NewPost, Outgoing, Peer, Store, StoreError, Tx};
 
@@ -67,6 +67,12 @@ pub enum PartyError {
     /// The home belongs to the other kind of party.
     #[error("this home belongs to {0}")]
     WrongKind(&'static str),
+    /// A text or time is out of its bounds.
+    #[error("{0}")]
+    Text(approval::scalar::ScalarError),
+    /// A pairing message can't be made.
+    #[error("pairing: {0}")]
+    Pairing(approval::pairing::PairingError),
     /// A roster can't follow the one in force.
     #[error("roster: {0}")]
     Roster(approval::roster::RosterError),
@@ -148,7 +154,7 @@ impl Party {
         }
         let store = Store::create(&unfinished).await?;
         let mut tx = store.begin().await?;
-        let leaf = LeafKey::generate(&mut OsRng);
+        let leaf = LeafKey::generate();
         tx.set_meta("kind", if birth.kind == Kind::Gate { b"gate" } else { b"member" }).await?;
         tx.set_meta("gate", birth.gate.unwrap_or(identity.party()).as_bytes()).await?;
         tx.set_meta("relay", birth.relay.as_bytes()).await?;
@@ -185,7 +191,7 @@ impl Party {
         };
         let gate = PartyId::from_bytes(*key(tx.meta("gate").await?, "the gate's identity")?).map_err(|_| PartyError::Lacks("the gate's identity"))?;
         let relay = tx.meta_text("relay").await?.ok_or(PartyError::Lacks("the relay's url"))?;
-        let leaf = LeafKey::from_bytes(&key(tx.meta("leaf_key").await?, "the leaf key")?);
+        let leaf = LeafKey::from_bytes(&*key(tx.meta("leaf_key").await?, "the leaf key")?);
         let mailbox = MailboxKey::from_bytes(&*key(tx.meta("mailbox_key").await?, "the mailbox key")?);
         let mut envelopes = vec![EnvelopeSecret::from_bytes(&*key(tx.meta("envelope_key").await?, "the envelope key")?)];
         if let Some(previous) = tx.meta("envelope_key_before").await? {

@@ -7,6 +7,7 @@ mod child;
 mod environment;
 mod executable;
 mod launcher;
+mod strays;
 
 use std::io;
 use std::pin::pin;
@@ -106,10 +107,17 @@ struct Running {
     stderr: pipe::Receiver,
 }
 
-async fn start<S: Future<Output = ()> + Unpin>(launcher: &Launcher, command: &Command, mut stop: S) -> Result<(Running, S), StartError> {
+async fn start<S: Future<Output = ()> + Unpin>(
+    launcher: &Launcher,
+    command: &Command,
+    mut stop: S,
+) -> Result<(Running, S), StartError> {
     let own = rustix::process::geteuid().as_raw();
     if command.uid != own {
-        return Err(StartError::User { approved: command.uid, own });
+        return Err(StartError::User {
+            approved: command.uid,
+            own,
+        });
     }
     environment::check(&command.env)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -117,7 +125,10 @@ async fn start<S: Future<Output = ()> + Unpin>(launcher: &Launcher, command: &Co
     let mut socket = UnixStream::from_std(ours)?;
     let ((stdout, stdout_theirs), (stderr, stderr_theirs)) = (io::pipe()?, io::pipe()?);
     let mut process = launcher.command();
-    process.stdin(std::os::fd::OwnedFd::from(theirs)).stdout(stdout_theirs).stderr(stderr_theirs);
+    process
+        .stdin(std::os::fd::OwnedFd::from(theirs))
+        .stdout(stdout_theirs)
+        .stderr(stderr_theirs);
     let child = Child::spawn(process).await?;
     let running = Running {
         child,
@@ -138,7 +149,9 @@ async fn start<S: Future<Output = ()> + Unpin>(launcher: &Launcher, command: &Co
         () = &mut stop => return Err(StartError::AskerLeft),
         report = timeout(LAUNCH_DEADLINE, told) => report.map_err(|_| StartError::Slow)??,
     };
-    let report = report.strip_prefix(&[launcher::READY]).map_or((false, report.as_slice()), |rest| (true, rest));
+    let report = report
+        .strip_prefix(&[launcher::READY])
+        .map_or((false, report.as_slice()), |rest| (true, rest));
     match report {
         (true, []) => Ok((running, stop)),
         (_, [launcher::FAILED, reason @ ..]) => Err(StartError::Launcher(String::from_utf8_lossy(reason).into_owned())),
@@ -147,8 +160,17 @@ async fn start<S: Future<Output = ()> + Unpin>(launcher: &Launcher, command: &Co
 }
 
 impl Running {
-    async fn watch(self, command: &Command, output: mpsc::Sender<Chunk>, mut stop: impl Future<Output = ()> + Unpin) -> Ended {
-        let Self { mut child, mut stdout, mut stderr } = self;
+    async fn watch(
+        self,
+        command: &Command,
+        output: mpsc::Sender<Chunk>,
+        mut stop: impl Future<Output = ()> + Unpin,
+    ) -> Ended {
+        let Self {
+            mut child,
+            mut stdout,
+            mut stderr,
+        } = self;
         let began = Instant::now();
         let budget = Budget::new(command.limits.output_bytes);
         let (mut out, mut err) = (Tally::default(), Tally::default());
@@ -194,17 +216,28 @@ impl Running {
             return Ended::Unknown(Nothing {});
         };
         let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        Ended::Ran(Ran { exit, stdout: out.stream(), stderr: err.stream(), wall_ms, stopped })
+        Ended::Ran(Ran {
+            exit,
+            stdout: out.stream(),
+            stderr: err.stream(),
+            wall_ms,
+            stopped,
+        })
     }
 }
 
 fn exit(status: std::process::ExitStatus) -> Option<Exit> {
     use std::os::unix::process::ExitStatusExt;
-    status.code().map(Exit::Code).or_else(|| status.signal().map(Exit::Signal))
+    status
+        .code()
+        .map(Exit::Code)
+        .or_else(|| status.signal().map(Exit::Signal))
 }
 
 fn unstarted(error: &str) -> Ended {
-    Ended::Failed(Failed { error: Text::cut(error) })
+    Ended::Failed(Failed {
+        error: Text::cut(error),
+    })
 }
 
 /// What may still be shown of both streams together.
@@ -216,7 +249,11 @@ struct Budget {
 
 impl Budget {
     fn new(bytes: u64) -> Self {
-        Self { left: AtomicU64::new(bytes), over: false.into(), exceeded: Notify::new() }
+        Self {
+            left: AtomicU64::new(bytes),
+            over: false.into(),
+            exceeded: Notify::new(),
+        }
     }
 
     /// How many of so many bytes still fit. Both streams are read by one task: nobody else changes it in between.
@@ -253,12 +290,21 @@ impl Tally {
     }
 
     fn stream(self) -> Stream {
-        Stream { sha256: Digest(self.hasher.finalize().into()), bytes: self.bytes }
+        Stream {
+            sha256: Digest(self.hasher.finalize().into()),
+            bytes: self.bytes,
+        }
     }
 }
 
 /// Reads a stream as fast as its receiver takes it: a command that writes faster waits, and its wall time runs.
-async fn follow(pipe: &mut pipe::Receiver, tally: &mut Tally, budget: &Budget, output: &mpsc::Sender<Chunk>, kind: fn(Bytes) -> Chunk) {
+async fn follow(
+    pipe: &mut pipe::Receiver,
+    tally: &mut Tally,
+    budget: &Budget,
+    output: &mpsc::Sender<Chunk>,
+    kind: fn(Bytes) -> Chunk,
+) {
     loop {
         // The place is taken before the bytes are: when this is dropped in between, none are lost.
         if pipe.readable().await.is_err() {

@@ -41,7 +41,10 @@ fn command(program: &str, arguments: &[&str]) -> Command {
         env: vec![(bytes("PATH"), bytes("/usr/bin:/bin"))],
         directory: bytes("/"),
         stdin: Stdin::None,
-        limits: Limits { wall_ms: 10_000, output_bytes: 1_000_000 },
+        limits: Limits {
+            wall_ms: 10_000,
+            output_bytes: 1_000_000,
+        },
         uid: rustix::process::geteuid().as_raw(),
     }
 }
@@ -55,10 +58,19 @@ fn approved(command: Command) -> (Permit, Verified<Request>) {
     let (gate, admin) = (Identity::generate(&mut OsRng), Identity::generate(&mut OsRng));
     let time = |millis| Time::from_millis(millis).unwrap();
     let device = |identity: &Identity, leaf| {
-        let device = Device { party: identity.party(), leaf: LeafKey([leaf; 32]), name: "device".parse().unwrap(), created: time(0) };
+        let device = Device {
+            party: identity.party(),
+            leaf: LeafKey([leaf; 32]),
+            name: "device".parse().unwrap(),
+            created: time(0),
+        };
         Certificate::from(sign(identity, device).unwrap())
     };
-    let zoe = Person { name: "zoe".parse().unwrap(), role: Role::Admin, devices: vec![device(&admin, 2)] };
+    let zoe = Person {
+        name: "zoe".parse().unwrap(),
+        role: Role::Admin,
+        devices: vec![device(&admin, 2)],
+    };
     let roster = Roster {
         gate: gate.party(),
         epoch: 1,
@@ -71,7 +83,12 @@ fn approved(command: Command) -> (Permit, Verified<Request>) {
         created: time(0),
     };
     let roster = sign(&gate, roster).unwrap();
-    let asked_by = AskedBy { agent: "agent".parse().unwrap(), user: None, conversation: None, platform: None };
+    let asked_by = AskedBy {
+        agent: "agent".parse().unwrap(),
+        user: None,
+        conversation: None,
+        platform: None,
+    };
     let request = Request {
         gate: gate.party(),
         incarnation: Id16([1; 16]),
@@ -88,11 +105,12 @@ fn approved(command: Command) -> (Permit, Verified<Request>) {
     };
     let request = sign(&gate, request).unwrap();
     let decision = Decision {
+        party: admin.party(),
         request: request.digest(),
         verdict: Answer::Approve,
         reason: Text::new("").unwrap(),
         time: time(1),
-        checkpoint: Checkpoint::sign(&gate, 3, Digest([7; 32]).0.into()).as_str().to_owned(),
+        checkpoint: Checkpoint::sign(&gate, 3, [7; 32]).as_str().to_owned(),
     };
     let decision = sign(&admin, decision).unwrap();
     match decide(&request, &[decision], &roster, time(2)) {
@@ -142,7 +160,8 @@ async fn finish(command: Command) -> Finished {
     let (permit, request) = approved(command);
     let (sender, receiver) = mpsc::channel(4);
     let launcher = launcher();
-    let (ended, (stdout, stderr)) = tokio::join!(run(&launcher, permit, &request, sender, pending()), collect(receiver));
+    let (ended, (stdout, stderr)) =
+        tokio::join!(run(&launcher, permit, &request, sender, pending()), collect(receiver));
     Finished { ended, stdout, stderr }
 }
 
@@ -159,8 +178,17 @@ async fn gone(pid: &str) {
 #[tokio::test]
 async fn argv_and_environment_are_the_approved_bytes_and_nothing_else() {
     let mut cat = command("cat", &[]);
-    cat.argv = vec![bytes("an odd name"), bytes("--"), bytes("/proc/self/cmdline"), bytes("/proc/self/environ")];
-    cat.env = vec![(bytes("A"), bytes("with space = and\nline")), (bytes("B"), bytes(b"\xff\xfe")), (bytes("EMPTY"), bytes(""))];
+    cat.argv = vec![
+        bytes("an odd name"),
+        bytes("--"),
+        bytes("/proc/self/cmdline"),
+        bytes("/proc/self/environ"),
+    ];
+    cat.env = vec![
+        (bytes("A"), bytes("with space = and\nline")),
+        (bytes("B"), bytes(b"\xff\xfe")),
+        (bytes("EMPTY"), bytes("")),
+    ];
     let finished = finish(cat).await;
     assert_eq!(finished.ran().exit, Exit::Code(0));
     let argv = b"an odd name\0--\0/proc/self/cmdline\0/proc/self/environ\0";
@@ -196,8 +224,22 @@ async fn it_has_no_terminal_no_new_privileges_no_core_dump_and_no_inherited_file
     ))
     .await;
     let text = finished.text();
-    let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    assert_eq!(lines, ["NoNewPrivs: 1", "Max core file size 0 0 bytes", "0", "1", "2", "tty 0", "own session"]);
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "NoNewPrivs: 1",
+            "Max core file size 0 0 bytes",
+            "0",
+            "1",
+            "2",
+            "tty 0",
+            "own session"
+        ]
+    );
     assert!(!finished.stderr.is_empty(), "/dev/tty can't be opened");
     drop(leaked);
 }
@@ -213,7 +255,10 @@ async fn the_exit_is_told_as_it_was() {
 #[tokio::test]
 async fn both_streams_are_shown_counted_and_hashed() {
     let finished = finish(shell("printf out; printf error >&2")).await;
-    assert_eq!((finished.stdout.as_slice(), finished.stderr.as_slice()), (&b"out"[..], &b"error"[..]));
+    assert_eq!(
+        (finished.stdout.as_slice(), finished.stderr.as_slice()),
+        (&b"out"[..], &b"error"[..])
+    );
     let ran = finished.ran();
     assert_eq!((ran.stdout.bytes, ran.stdout.sha256), (3, Digest::of(b"out")));
     assert_eq!((ran.stderr.bytes, ran.stderr.sha256), (5, Digest::of(b"error")));
@@ -221,7 +266,10 @@ async fn both_streams_are_shown_counted_and_hashed() {
 
 #[tokio::test]
 async fn a_large_output_arrives_whole() {
-    let finished = finish(shell("i=0; while [ $i -lt 20000 ]; do echo line $i of the output; i=$((i+1)); done")).await;
+    let finished = finish(shell(
+        "i=0; while [ $i -lt 20000 ]; do echo line $i of the output; i=$((i+1)); done",
+    ))
+    .await;
     assert_eq!(finished.text().lines().count(), 20_000);
     assert_eq!(finished.ran().stdout.sha256, Digest::of(&finished.stdout));
     assert_eq!(finished.ran().stopped, None);
@@ -238,7 +286,11 @@ async fn exactly_the_limit_of_output_is_allowed_and_one_byte_more_is_not() {
     let cut = finish(with_limit(9)).await;
     assert_eq!(cut.ran().stopped, Some(Stopped::OutputLimit));
     assert_eq!(cut.stdout.len() + cut.stderr.len(), 9);
-    assert_eq!(cut.ran().stdout.bytes + cut.ran().stderr.bytes, 10, "what was dropped is counted too");
+    assert_eq!(
+        cut.ran().stdout.bytes + cut.ran().stderr.bytes,
+        10,
+        "what was dropped is counted too"
+    );
 }
 
 #[tokio::test]
@@ -265,7 +317,10 @@ async fn the_wall_limit_ends_the_whole_group() {
 #[tokio::test]
 async fn a_command_that_nobody_listens_to_still_meets_its_wall_limit() {
     let mut script = shell("while :; do echo again; done");
-    script.limits = Limits { wall_ms: 300, output_bytes: 1 << 30 };
+    script.limits = Limits {
+        wall_ms: 300,
+        output_bytes: 1 << 30,
+    };
     let (permit, request) = approved(script);
     let (sender, receiver) = mpsc::channel(1);
     let launcher = launcher();
@@ -288,13 +343,58 @@ async fn what_stays_in_the_background_ends_with_the_command() {
 }
 
 #[tokio::test]
+async fn a_daemon_in_a_session_of_its_own_ends_with_the_command() {
+    // Ready when it has let go of the pipe, and so surely in its own session.
+    let daemon = "setsid -f sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' | cat";
+    let finished = finish(shell(daemon)).await;
+    assert_eq!(finished.ran().exit, Exit::Code(0));
+    gone(finished.text().trim()).await;
+
+    let mut endless = shell(&format!("{daemon}; sleep 1000"));
+    endless.limits.wall_ms = 500;
+    let finished = finish(endless).await;
+    assert_eq!(finished.ran().stopped, Some(Stopped::WallLimit));
+    gone(finished.text().trim()).await;
+}
+
+#[tokio::test]
+async fn a_command_leaves_other_commands_and_our_own_children_alone() {
+    let mut own = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let (permit, request) = approved(shell("setsid -f sleep 1000 > /dev/null 2>&1; echo ready; sleep 1000"));
+    let (sender, mut receiver) = mpsc::channel(4);
+    let (leave, left) = tokio::sync::oneshot::channel::<()>();
+    let launcher = launcher();
+    let stop = async {
+        left.await.unwrap();
+    };
+    let other = async {
+        assert_eq!(receiver.recv().await, Some(Chunk::Stdout("ready\n".into())));
+        assert_eq!(finish(shell("exit 0")).await.ran().exit, Exit::Code(0));
+        leave.send(()).unwrap();
+    };
+    match tokio::join!(run(&launcher, permit, &request, sender, stop), other).0 {
+        Ended::Ran(ran) => assert_eq!(
+            ran.stopped,
+            Some(Stopped::AskerLeft),
+            "it ran until it was told to stop"
+        ),
+        ended => panic!("{ended:?}"),
+    }
+    assert_eq!(own.try_wait().unwrap(), None, "not a command of ours");
+    own.kill().unwrap();
+    own.wait().unwrap();
+}
+
+#[tokio::test]
 async fn it_ends_when_the_asker_leaves() {
     let (permit, request) = approved(shell("echo $$; exec sleep 1000"));
     let (sender, mut receiver) = mpsc::channel(4);
     let (seen, pid) = tokio::sync::oneshot::channel();
     let launcher = launcher();
     let reader = async move {
-        let Some(Chunk::Stdout(line)) = receiver.recv().await else { panic!("no output") };
+        let Some(Chunk::Stdout(line)) = receiver.recv().await else {
+            panic!("no output")
+        };
         seen.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
     };
     let stop = async {
@@ -310,7 +410,14 @@ async fn it_ends_when_the_asker_leaves() {
 #[tokio::test]
 async fn an_asker_who_left_before_the_start_has_run_nothing() {
     let (permit, request) = approved(shell("exit 0"));
-    let ended = run(&launcher(), permit, &request, mpsc::channel(1).0, std::future::ready(())).await;
+    let ended = run(
+        &launcher(),
+        permit,
+        &request,
+        mpsc::channel(1).0,
+        std::future::ready(()),
+    )
+    .await;
     assert!(matches!(ended, Ended::Failed(_)));
 }
 
@@ -319,7 +426,9 @@ async fn it_dies_when_nobody_waits_for_it_any_more() {
     let (permit, request) = approved(shell("echo $$; exec sleep 1000"));
     let (sender, mut receiver) = mpsc::channel(4);
     let task = tokio::spawn(async move { run(&launcher(), permit, &request, sender, pending()).await });
-    let Some(Chunk::Stdout(line)) = receiver.recv().await else { panic!("no output") };
+    let Some(Chunk::Stdout(line)) = receiver.recv().await else {
+        panic!("no output")
+    };
     task.abort();
     gone(std::str::from_utf8(&line).unwrap().trim()).await;
 }
@@ -331,7 +440,9 @@ async fn a_gate_in_a_process_of_its_own() {
         let (permit, request) = approved(shell("echo $$; exec sleep 1000"));
         let (sender, mut receiver) = mpsc::channel(4);
         let print = async {
-            let Some(Chunk::Stdout(line)) = receiver.recv().await else { panic!("no output") };
+            let Some(Chunk::Stdout(line)) = receiver.recv().await else {
+                panic!("no output")
+            };
             println!("\ncommand {}", std::str::from_utf8(&line).unwrap());
             pending::<()>().await;
         };
@@ -348,8 +459,13 @@ async fn the_command_dies_with_its_gate() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(gate.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let pid = lines.into_iter().find_map(|line| line.strip_prefix("command ").map(str::to_owned)).unwrap();
+    let lines = BufReader::new(gate.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let pid = lines
+        .into_iter()
+        .find_map(|line| line.strip_prefix("command ").map(str::to_owned))
+        .unwrap();
     assert!(Path::new("/proc").join(&pid).exists());
     gate.kill().unwrap();
     gate.wait().unwrap();
@@ -366,7 +482,11 @@ async fn a_program_changed_after_the_approval_does_not_run() {
     assert_eq!(finish(deploy.clone()).await.text(), "good\n");
     fs::write(&path, "#!/bin/sh\necho evil\n").unwrap();
     let finished = finish(deploy).await;
-    assert!(finished.failed().contains("changed since it was approved"), "{}", finished.failed());
+    assert!(
+        finished.failed().contains("changed since it was approved"),
+        "{}",
+        finished.failed()
+    );
     assert_eq!(finished.text(), "");
 }
 
@@ -385,11 +505,28 @@ async fn what_can_not_start_says_why() {
     assert!(finish(hooked).await.failed().contains("LD_PRELOAD"));
 
     let (permit, request) = approved(shell("exit 0"));
-    let ended = run(&Launcher::at("/no/such/launcher"), permit, &request, mpsc::channel(1).0, pending()).await;
+    let ended = run(
+        &Launcher::at("/no/such/launcher"),
+        permit,
+        &request,
+        mpsc::channel(1).0,
+        pending(),
+    )
+    .await;
     assert!(matches!(ended, Ended::Failed(_)));
     let (permit, request) = approved(shell("exit 0"));
-    let ended = run(&Launcher::at("/bin/true"), permit, &request, mpsc::channel(1).0, pending()).await;
-    assert!(matches!(ended, Ended::Failed(_)), "a launcher that says nothing has started nothing");
+    let ended = run(
+        &Launcher::at("/bin/true"),
+        permit,
+        &request,
+        mpsc::channel(1).0,
+        pending(),
+    )
+    .await;
+    assert!(
+        matches!(ended, Ended::Failed(_)),
+        "a launcher that says nothing has started nothing"
+    );
 }
 
 #[tokio::test]
@@ -403,6 +540,8 @@ async fn a_permit_is_good_for_its_own_request_only() {
 #[tokio::test]
 async fn arguments_that_are_not_text_arrive() {
     let mut printf = command("printf", &["%s"]);
-    printf.argv.push(ByteString::new(std::ffi::OsString::from_vec(vec![0xff, b'\n', 0x80]).into_vec()).unwrap());
+    printf
+        .argv
+        .push(ByteString::new(std::ffi::OsString::from_vec(vec![0xff, b'\n', 0x80]).into_vec()).unwrap());
     assert_eq!(finish(printf).await.stdout, [0xff, b'\n', 0x80]);
 }

@@ -41,10 +41,7 @@ pub(crate) enum Report {
         known: Option<KnownPut>,
     },
     /// The answer to [`Question::Expired`].
-    Expired {
-        now: u64,
-        puts: Vec<(i64, PutId, u64)>,
-    },
+    Expired { now: u64, puts: Vec<(i64, PutId, u64)> },
     /// A question can't be answered: the store can't be read.
     Unreadable(sqlx::Error),
 }
@@ -112,9 +109,7 @@ async fn look_up(
     reports: mpsc::UnboundedSender<Report>,
 ) -> Result<(), sqlx::Error> {
     while let Some(question) = questions.recv().await {
-        let report = answer(&mut reader, question)
-            .await
-            .unwrap_or_else(Report::Unreadable);
+        let report = answer(&mut reader, question).await.unwrap_or_else(Report::Unreadable);
         reports.send(report).ok();
     }
     reader.close().await

@@ -174,6 +174,11 @@ impl Mailbox {
         self.reserved = self.reserved.max(reserved);
     }
 
+    /// Whether the store's first number never given out stands ahead of ours.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.reserved != self.next_sequence
+    }
+
     /// A new reader starts at the first unacknowledged envelope.
     pub(crate) fn rewind(&mut self) {
         self.in_flight = 0;
@@ -191,8 +196,7 @@ impl Mailbox {
             return Next::Expired(next);
         }
         let full = self.in_flight >= window
-            || (self.in_flight > 0
-                && self.in_flight_bytes + u64::from(next.bytes) > WINDOW_BYTES);
+            || (self.in_flight > 0 && self.in_flight_bytes + u64::from(next.bytes) > WINDOW_BYTES);
         if full || next.sequence >= self.reserved {
             return Next::Nothing;
         }
@@ -224,9 +228,7 @@ impl Mailbox {
 
     /// Takes out everything up to and including `sequence`.
     pub(crate) fn acknowledge(&mut self, sequence: u64) -> Vec<Waiting> {
-        let end = self
-            .waiting
-            .partition_point(|waiting| waiting.sequence <= sequence);
+        let end = self.waiting.partition_point(|waiting| waiting.sequence <= sequence);
         let gone: Vec<_> = self.waiting.drain(..end).collect();
         for (index, waiting) in gone.iter().enumerate() {
             self.uncount(waiting);
@@ -287,10 +289,7 @@ impl Mailbox {
 
     fn count(&mut self, capability: i64, change: impl FnOnce(&mut Quota)) {
         // At most 256 of them. A revoked one isn't found, and then nothing is to count.
-        let found = self
-            .capabilities
-            .values_mut()
-            .find(|quota| quota.number == capability);
+        let found = self.capabilities.values_mut().find(|quota| quota.number == capability);
         if let Some(quota) = found {
             change(quota);
         }
@@ -299,12 +298,7 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
 
@@ -421,12 +415,7 @@ mod tests {
         for byte in 0..=255 {
             assert!(
                 mailbox
-                    .allow(
-                        CapabilityHash::from_bytes([byte; 32]),
-                        byte.into(),
-                        1,
-                        1
-                    )
+                    .allow(CapabilityHash::from_bytes([byte; 32]), byte.into(), 1, 1)
                     .is_some()
             );
         }

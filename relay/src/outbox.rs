@@ -108,10 +108,7 @@ impl Outbox {
 
 impl Outgoing {
     /// What is next. Never ends while the connection holds its own [`Outbox`].
-    pub(crate) fn poll_next(
-        &mut self,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Out>> {
+    pub(crate) fn poll_next(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Out>> {
         let next = self.queue.poll_recv(context);
         if let std::task::Poll::Ready(Some(Out::Deliver(_, bytes))) = &next {
             self.bytes.fetch_sub(*bytes, Ordering::Relaxed);
@@ -122,12 +119,7 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
 

@@ -195,7 +195,7 @@ impl Inviting {
         }
         let person: Name = wish.person.parse().map_err(|error| fault(Fault::Invalid, format!("the person's name: {error}")))?;
         let relay: RelayUrl = self.seed.relay.parse().map_err(|error| fault(Fault::Invalid, format!("the relay's url: {error}")))?;
-        let expires = Time::from_millis(wall().saturating_add(wish.minutes * 60_000)).map_err(|error| fault(Fault::Invalid, error))?;
+        let expires = Time::of_clock(wall().saturating_add(wish.minutes * 60_000));
         Ok(Invite {
             role: wish.role,
             expires,
@@ -228,7 +228,7 @@ impl Inviting {
     async fn joined(&self, invite: &Invite, incoming: &mut mpsc::Receiver<LinkEvent>, answers: &mpsc::Sender<Answer>, deadline: tokio::time::Instant) -> Ended<(Vec<u8>, Join)> {
         loop {
             let message = self.message(incoming, answers, deadline).await?;
-            let now = Time::from_millis(wall()).map_err(|error| fault(Fault::Invalid, error))?;
+            let now = Time::of_clock(wall());
             match Join::open(&message, invite, now) {
                 Ok(join) => return Ok((message, join)),
                 // A stranger without the secret: not this invite's end.

@@ -10,8 +10,7 @@ use approval::checkpoint::Checkpoint;
 use approval::decide::Permit;
 use approval::message::Message;
 use approval::outcome::{Ended, Nothing, Outcome};
-use approval::statement::Statement;
-use approval::{Digest, Signed, Time, Verified, sign};
+use approval::{Digest, Signed, Time, sign};
 use wire::envelope::Content;
 use wire::identity::PartyId;
 use wire::mailbox::CapabilityHash;
@@ -254,7 +253,7 @@ impl Gate {
 
     async fn expire(&mut self, work: &mut Work) -> Result<(), PartyError> {
         let now = self.clock.now();
-        let over = |open: &&approval::replay::OpenRequest| open.permit().is_none() && now >= open.request().expires;
+        let over = |open: &&approval::replay::Pending| open.permit().is_none() && now >= open.request().expires;
         let expired: Vec<Digest> = self.party.replay.open().filter(over).map(|open| open.request().digest()).collect();
         for request in expired {
             self.close(work, request, Ended::Expired(Nothing {}), now).await?;
@@ -366,7 +365,7 @@ impl Gate {
         let denial = open.decisions().iter().find(|decision| decision.verdict == approval::decision::Answer::Deny);
         let Some(denial) = denial else { return (Vec::new(), None) };
         let person = roster.admin_of(&denial.signer()).map(|person| person.name.to_string());
-        let reason = Some(denial.reason.as_str().to_owned()).filter(|reason| !reason.is_empty());
+        let reason = Some(denial.reason.as_untrusted().to_owned()).filter(|reason| !reason.is_empty());
         (person.into_iter().collect(), reason)
     }
 

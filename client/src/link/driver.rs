@@ -4,6 +4,7 @@
 //! needs (`allow`, `read`, its outbox), because only the caller knows what is still true. PROTOCOL.md 4 and 5.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
@@ -16,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::envelope::Envelope;
 use wire::frame::{ClientFrame, Close, Done, Put, PutId, Reason, RelayFrame, Stored};
+use wire::limits::WINDOW_ENVELOPES;
 use wire::mailbox::{Capability, CapabilityHash, MailboxId, MailboxKey};
 
 use super::{Link, LinkError, Socket, frame, lost};
@@ -106,7 +108,14 @@ impl LinkHandle {
     /// envelope may be put again with the same id.
     pub async fn put(&self, id: PutId, to: &MailboxId, capability: &Capability, ttl_seconds: u32, envelope: Envelope) {
         let envelope = envelope.as_bytes().clone();
-        self.say(ClientFrame::Put(Put { id, mailbox: *to.as_bytes(), capability: capability.clone(), ttl_seconds, envelope })).await;
+        self.say(ClientFrame::Put(Put {
+            id,
+            mailbox: *to.as_bytes(),
+            capability: capability.clone(),
+            ttl_seconds,
+            envelope,
+        }))
+        .await;
     }
 
     /// Makes this connection the reader of its mailbox.
@@ -121,7 +130,12 @@ impl LinkHandle {
 
     /// Lets whoever holds the capability put envelopes here, so many and so many bytes waiting at once. Answered by [`LinkEvent::Allowed`].
     pub async fn allow(&self, capability: CapabilityHash, max_envelopes: u32, max_bytes: u64) {
-        self.say(ClientFrame::Allow { capability, max_envelopes, max_bytes }).await;
+        self.say(ClientFrame::Allow {
+            capability,
+            max_envelopes,
+            max_bytes,
+        })
+        .await;
     }
 
     /// Ends a capability. Answered by [`LinkEvent::Revoked`].
@@ -141,6 +155,11 @@ impl LinkHandle {
         }
     }
 
+    #[cfg(test)]
+    pub(super) async fn orders_closed(&self) {
+        self.orders.closed().await;
+    }
+
     async fn say(&self, frame: ClientFrame) {
         // An error says that the link has ended; the receiver of its events knows.
         let _ = self.orders.send(Order::Frame(frame)).await;
@@ -151,7 +170,12 @@ impl LinkHandle {
 pub fn spawn(url: &str, key: MailboxKey) -> (LinkHandle, mpsc::Receiver<LinkEvent>) {
     let (sender, orders) = mpsc::channel(ORDERS);
     let (events, receiver) = mpsc::channel(EVENTS);
-    let driver = Driver { url: url.to_owned(), key, orders, events };
+    let driver = Driver {
+        url: url.to_owned(),
+        key,
+        orders,
+        events,
+    };
     tokio::spawn(driver.drive());
     (LinkHandle { orders: sender }, receiver)
 }
@@ -169,7 +193,6 @@ struct Finished;
 /// How a connection ended.
 enum End {
     Finished,
-    Displaced,
     Goodbye { retry_after: Duration },
     Failed(LinkError),
 }
@@ -187,6 +210,8 @@ impl Driver {
             let connected = self.discarding(async move { Link::connect(&url, &key).await }).await?;
             let end = match connected {
                 Ok(link) => {
+                    // Whatever was ordered before this event is dropped, whatever is ordered after it is for this connection.
+                    self.report(LinkEvent::Connected).await?;
                     let since = Instant::now();
                     let end = self.converse(link).await;
                     if since.elapsed() >= STABLE {
@@ -196,21 +221,33 @@ impl Driver {
                 }
                 Err(error) => End::Failed(error),
             };
-            let (event, wait) = match end {
+            let (reason, wait) = match end {
                 End::Finished => return Err(Finished),
                 // Coming back at once would make two processes displace each other for ever.
-                End::Displaced => (LinkEvent::Displaced, BACKOFF_MAX),
-                End::Goodbye { retry_after } => (gone("it is shutting down"), retry_after.clamp(BACKOFF_MIN, BACKOFF_MAX)),
+                End::Failed(error @ LinkError::Closed(Close::Displaced)) => {
+                    self.report(LinkEvent::Displaced).await?;
+                    (error.to_string(), BACKOFF_MAX)
+                }
                 End::Failed(error) => {
                     let wait = backoff;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
-                    (gone(&error.to_string()), wait)
+                    (error.to_string(), wait)
                 }
+                End::Goodbye { retry_after } => (
+                    Close::ShuttingDown.to_string(),
+                    retry_after.clamp(BACKOFF_MIN, BACKOFF_MAX),
+                ),
             };
-            let events = self.events.clone();
-            self.discarding(async move { events.send(event).await }).await?.map_err(|_| Finished)?;
+            self.report(LinkEvent::Disconnected { reason }).await?;
             self.discarding(sleep(jitter(wait))).await?;
         }
+    }
+
+    async fn report(&mut self, event: LinkEvent) -> Result<(), Finished> {
+        let events = self.events.clone();
+        self.discarding(async move { events.send(event).await })
+            .await?
+            .map_err(|_| Finished)
     }
 
     /// Does something while there is no connection: what is ordered meanwhile is lost, and said again upon `Connected`.
@@ -231,32 +268,32 @@ impl Driver {
     }
 
     async fn converse(&mut self, link: Link) -> End {
-        let Link { socket, window } = link;
-        // First, so that every order given in answer to it is for this connection.
-        if self.events.send(LinkEvent::Connected).await.is_err() {
-            return End::Finished;
-        }
-        let (mut sink, stream) = socket.split();
-        let ping = Notify::new();
-        let unread = tokio::sync::watch::channel(0).0;
-        let ended = {
-            let listening = Listening { stream, events: &self.events, ping: &ping, acked: &unread, window: u64::from(window), outstanding: BTreeSet::new() };
-            let mut listening = std::pin::pin!(listening.run());
-            // Both directions at once: a relay that waits until we have read must not find us waiting until it has.
-            let finished = tokio::select! {
-                end = &mut listening => return end,
-                end = speak(&mut sink, &mut self.orders, &ping, &unread) => end,
-            };
-            match finished {
-                Ok(()) => {
-                    // It answers our goodbye after everything that came before it.
-                    let _ = timeout(FINISH_DEADLINE, listening).await;
-                    End::Finished
-                }
-                Err(error) => End::Failed(error),
-            }
+        let (mut sink, stream) = link.socket.split();
+        let (ping, acked) = (Notify::new(), AtomicU64::new(0));
+        // Whatever window the relay would like, ours is bounded.
+        let window = u64::from(link.window.min(WINDOW_ENVELOPES));
+        let listening = Listening {
+            stream,
+            events: &self.events,
+            ping: &ping,
+            acked: &acked,
+            window,
+            outstanding: BTreeSet::new(),
         };
-        ended
+        let mut listening = std::pin::pin!(listening.run());
+        // Both directions at once: a relay that waits until we have read must not find us waiting until it has.
+        let finished = tokio::select! {
+            end = &mut listening => return end,
+            finished = speak(&mut sink, &mut self.orders, &ping, &acked) => finished,
+        };
+        match finished {
+            Ok(()) => {
+                // It answers our goodbye after everything that came before it.
+                let _ = timeout(FINISH_DEADLINE, listening).await;
+                End::Finished
+            }
+            Err(error) => End::Failed(error),
+        }
     }
 }
 
@@ -265,7 +302,7 @@ async fn speak(
     sink: &mut SplitSink<Socket, Message>,
     orders: &mut mpsc::Receiver<Order>,
     ping: &Notify,
-    acked: &tokio::sync::watch::Sender<u64>,
+    acked: &AtomicU64,
 ) -> Result<(), LinkError> {
     loop {
         let mut next = tokio::select! {
@@ -280,12 +317,16 @@ async fn speak(
             match order {
                 Order::Frame(frame) => {
                     if let ClientFrame::Ack { sequence } = frame {
-                        acked.send_replace(sequence);
+                        // Before the relay can know of it, and so before it delivers more.
+                        acked.fetch_max(sequence, Ordering::Relaxed);
                     }
                     write(sink.feed(Message::Binary(frame.encode()))).await?;
                 }
                 Order::Finish => {
-                    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                    let normal = CloseFrame {
+                        code: CloseCode::Normal,
+                        reason: "".into(),
+                    };
                     return write(sink.send(Message::Close(Some(normal)))).await;
                 }
             }
@@ -295,15 +336,20 @@ async fn speak(
     }
 }
 
-async fn write(writing: impl Future<Output = Result<(), tokio_tungstenite::tungstenite::Error>>) -> Result<(), LinkError> {
-    timeout(WRITE_DEADLINE, writing).await.map_err(|_| LinkError::Slow("reading what we send"))?.map_err(lost)
+async fn write(
+    writing: impl Future<Output = Result<(), tokio_tungstenite::tungstenite::Error>>,
+) -> Result<(), LinkError> {
+    timeout(WRITE_DEADLINE, writing)
+        .await
+        .map_err(|_| LinkError::Slow("reading what we send"))?
+        .map_err(lost)
 }
 
 struct Listening<'a> {
     stream: SplitStream<Socket>,
     events: &'a mpsc::Sender<LinkEvent>,
     ping: &'a Notify,
-    acked: &'a tokio::sync::watch::Sender<u64>,
+    acked: &'a AtomicU64,
     window: u64,
     /// Delivered and not acknowledged.
     outstanding: BTreeSet<u64>,
@@ -334,7 +380,9 @@ impl Listening<'_> {
             Ok(message) => message,
             Err(_) => {
                 self.ping.notify_one();
-                timeout(DEAD_AFTER, self.stream.next()).await.map_err(|_| LinkError::Slow("being asked whether it is there"))?
+                timeout(DEAD_AFTER, self.stream.next())
+                    .await
+                    .map_err(|_| LinkError::Slow("being asked whether it is there"))?
             }
         };
         frame(message)
@@ -343,24 +391,42 @@ impl Listening<'_> {
     fn take(&mut self, frame: RelayFrame) -> Result<LinkEvent, End> {
         Ok(match frame {
             RelayFrame::Stored { id, how } => LinkEvent::Stored { id, how },
-            RelayFrame::Refused { id, reason, retry_after_ms } => LinkEvent::Refused { id, reason, retry_after_ms },
+            RelayFrame::Refused {
+                id,
+                reason,
+                retry_after_ms,
+            } => LinkEvent::Refused {
+                id,
+                reason,
+                retry_after_ms,
+            },
             RelayFrame::Deliver { sequence, envelope, .. } => {
                 self.count(sequence).map_err(End::Failed)?;
                 LinkEvent::Delivered { sequence, envelope }
             }
-            RelayFrame::Reading { next_sequence, waiting } => LinkEvent::Reading { next: next_sequence, waiting },
+            RelayFrame::Reading { next_sequence, waiting } => LinkEvent::Reading {
+                next: next_sequence,
+                waiting,
+            },
             RelayFrame::Done(Done::Allow(hash)) => LinkEvent::Allowed(hash),
             RelayFrame::Done(Done::Revoke(hash)) => LinkEvent::Revoked(hash),
             RelayFrame::Done(Done::CloseMailbox) => LinkEvent::MailboxClosed,
-            RelayFrame::Displaced => return Err(End::Displaced),
-            RelayFrame::Goodbye { retry_after_ms } => return Err(End::Goodbye { retry_after: Duration::from_millis(retry_after_ms.into()) }),
-            RelayFrame::Challenge { .. } | RelayFrame::Welcome { .. } => return Err(End::Failed(LinkError::Unexpected("a second greeting"))),
+            // The close that follows says the same.
+            RelayFrame::Displaced => return Err(End::Failed(LinkError::Closed(Close::Displaced))),
+            RelayFrame::Goodbye { retry_after_ms } => {
+                return Err(End::Goodbye {
+                    retry_after: Duration::from_millis(retry_after_ms.into()),
+                });
+            }
+            RelayFrame::Challenge { .. } | RelayFrame::Welcome { .. } => {
+                return Err(End::Failed(LinkError::Unexpected("a second greeting")));
+            }
         })
     }
 
     /// A relay that delivers more than its own window lets it would fill our memory.
     fn count(&mut self, sequence: u64) -> Result<(), LinkError> {
-        let acked = *self.acked.borrow();
+        let acked = self.acked.load(Ordering::Relaxed);
         self.outstanding.retain(|outstanding| *outstanding > acked);
         self.outstanding.insert(sequence);
         if self.outstanding.len() as u64 > self.window {
@@ -370,14 +436,7 @@ impl Listening<'_> {
     }
 }
 
-fn gone(reason: &str) -> LinkEvent {
-    LinkEvent::Disconnected { reason: reason.to_owned() }
-}
-
 /// Between half and all of it: after a restart of the relay not everybody comes at the same moment.
 fn jitter(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + f64::from(OsRng.next_u32()) / f64::from(u32::MAX) / 2.0)
 }
-
-#[cfg(test)]
-mod tests;

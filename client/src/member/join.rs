@@ -3,7 +3,6 @@
 
 use rand_core::OsRng;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use approval::device::Device;
 use approval::invite::{Invite, InviteError};
@@ -49,7 +48,7 @@ pub struct Begun {
 /// Where a pairing is, as stored.
 #[derive(Serialize, Deserialize)]
 struct State {
-    link: Zeroizing<String>,
+    link: String,
     nonce: [u8; 16],
     join: Vec<u8>,
     issued: [u8; 32],
@@ -62,7 +61,7 @@ impl Begun {
     /// Reads a link. Nothing is made or sent yet.
     pub fn read(link: &str) -> Result<Self, JoinError> {
         let invite = Invite::parse(link.trim())?;
-        let now = Time::from_millis(wall()).map_err(JoinError::Name)?;
+        let now = Time::of_clock(wall());
         if invite.expired(now) {
             return Err(JoinError::Expired);
         }
@@ -75,7 +74,6 @@ impl Begun {
         let invite = self.invite;
         let birth = Birth { kind: Kind::Member, gate: Some(invite.gate), relay: invite.relay.as_str().to_owned() };
         let party = Party::create(home, birth, async move |identity, leaf, tx| {
-            let lacks = |_| PartyError::Lacks("the keys just made");
             let mut mls = tx.mls().await?;
             let key_package = key_package(&mut mls, leaf, identity.party())?;
             tx.save_mls(&mut mls).await?;
@@ -85,23 +83,22 @@ impl Begun {
             let capability = Capability::generate(&mut OsRng);
             let issued = capability.hash();
             tx.set_meta("issued", issued.as_bytes()).await?;
-            let created = Time::from_millis(wall()).map_err(PartyError::Text)?;
+            let created = Time::of_clock(wall());
             let device = sign(identity, Device { party: identity.party(), leaf: LeafKey(leaf.public()), name, created })?;
             let nonce = random16();
             let join = Join { device, key_package, address: Address { mailbox, envelope_key, capability }, commitment: commitment(&nonce) };
             let join = join.seal(&invite).map_err(PartyError::Pairing)?;
-            let state = State { link: invite.link(), nonce, join: join.clone(), issued: *issued.as_bytes(), challenge: None, reveal: None, answered: false };
+            let state = State { link: invite.link().to_string(), nonce, join: join.clone(), issued: *issued.as_bytes(), challenge: None, reveal: None, answered: false };
             let state = serde_json::to_string(&state).map_err(|_| PartyError::Lacks("a pairing that can be stored"))?;
             tx.set_pairing(&PairingRow { mailbox: invite.mailbox, expires: invite.expires.millis(), state }).await?;
             let to = inviter(&invite, issued);
             let envelope = wire::envelope::seal(&to.envelope_key, &to.mailbox, Content::Pairing, &join, &mut OsRng)?;
             let post = crate::store::NewPost { peer: &to, envelope: &envelope, kind: Outgoing::Fleeting, covers: 0, about: &[], question: &[] };
             tx.post(random16(), &post).await?;
-            let _ = lacks as fn(()) -> PartyError;
             Ok(())
         })
         .await?;
-        let mut member = Member { party, connection: None, early: Vec::new() };
+        let mut member = Member::load(party).await?;
         member.connect()?;
         Ok(member)
     }

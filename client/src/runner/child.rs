@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
+use super::strays;
+
 /// A running process. Dropping it kills the process and its group.
 pub(super) struct Child {
     process: Arc<Process>,
@@ -45,8 +47,12 @@ impl Child {
     pub(super) async fn spawn(command: Command) -> io::Result<Self> {
         let (started, starting) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
-        std::thread::Builder::new().name("command".to_owned()).spawn(move || nurse(command, started, ending))?;
-        let process = starting.await.unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
+        std::thread::Builder::new()
+            .name("command".to_owned())
+            .spawn(move || nurse(command, started, ending))?;
+        let process = starting
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
         Ok(Self { process, ended })
     }
 
@@ -67,9 +73,13 @@ impl Drop for Child {
     }
 }
 
-fn nurse(mut command: Command, started: oneshot::Sender<io::Result<Arc<Process>>>, ending: oneshot::Sender<ExitStatus>) {
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+fn nurse(
+    mut command: Command,
+    started: oneshot::Sender<io::Result<Arc<Process>>>,
+    ending: oneshot::Sender<ExitStatus>,
+) {
+    let (mut child, pid) = match strays::spawn(&mut command) {
+        Ok(started) => started,
         Err(error) => {
             let _ = started.send(Err(error));
             return;
@@ -77,11 +87,10 @@ fn nurse(mut command: Command, started: oneshot::Sender<io::Result<Arc<Process>>
     };
     // It holds our copies of the child's ends: with them open no stream would ever end.
     drop(command);
-    let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
-        // Not a number that the system hands out.
-        return;
-    };
-    let process = Arc::new(Process { pid, reaped: Mutex::new(false) });
+    let process = Arc::new(Process {
+        pid,
+        reaped: Mutex::new(false),
+    });
     if started.send(Ok(Arc::clone(&process))).is_err() {
         // Nobody waits for it any more, so it must not run.
         process.kill();
@@ -94,14 +103,14 @@ fn nurse(mut command: Command, started: oneshot::Sender<io::Result<Arc<Process>>
             result => break result.is_ok(),
         }
     };
-    let status = {
+    let status = strays::end(pid, || {
         let mut reaped = process.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if dead {
             process.kill_all();
         }
         *reaped = true;
         child.wait()
-    };
+    });
     if let Ok(status) = status {
         let _ = ending.send(status);
     }

@@ -106,7 +106,11 @@ pub fn resolve_directory(path: &Path) -> Result<PathBuf, ExecutableError> {
         return Err(ExecutableError::Relative { path: path.to_owned() });
     }
     let folder = fs::canonicalize(path).map_err(|source| at(path, source))?;
-    if folder.is_dir() { Ok(folder) } else { Err(at(&folder, Errno::NOTDIR.into())) }
+    if folder.is_dir() {
+        Ok(folder)
+    } else {
+        Err(at(&folder, Errno::NOTDIR.into()))
+    }
 }
 
 /// Opens what was approved and makes sure that it still is that. The file stays open so that it can be run by its descriptor: putting
@@ -114,7 +118,14 @@ pub fn resolve_directory(path: &Path) -> Result<PathBuf, ExecutableError> {
 pub(super) fn open_approved(path: &Path, approved: Digest) -> Result<(File, Format), ExecutableError> {
     let (mut file, format) = open(path)?;
     let found = hash(&mut file).map_err(|source| at(path, source))?;
-    if found == approved { Ok((file, format)) } else { Err(ExecutableError::Changed { path: path.to_owned(), found }) }
+    if found == approved {
+        Ok((file, format))
+    } else {
+        Err(ExecutableError::Changed {
+            path: path.to_owned(),
+            found,
+        })
+    }
 }
 
 /// Opens a folder to be entered, links refused.
@@ -123,10 +134,13 @@ pub(super) fn open_directory(path: &Path) -> Result<File, ExecutableError> {
 }
 
 fn search(name: &OsStr) -> Result<PathBuf, ExecutableError> {
-    let runs = |path: &PathBuf| path.is_file() && rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    let runs =
+        |path: &PathBuf| path.is_file() && rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     // The empty name and `.` would name the folders themselves.
     let found = SEARCH.split(':').map(|folder| Path::new(folder).join(name)).find(runs);
-    found.ok_or_else(|| ExecutableError::NotFound { name: name.to_string_lossy().into_owned() })
+    found.ok_or_else(|| ExecutableError::NotFound {
+        name: name.to_string_lossy().into_owned(),
+    })
 }
 
 fn open(path: &Path) -> Result<(File, Format), ExecutableError> {
@@ -196,7 +210,10 @@ fn is_program(header: &[u8]) -> bool {
 }
 
 fn at(path: &Path, source: io::Error) -> ExecutableError {
-    ExecutableError::Io { path: path.to_owned(), source }
+    ExecutableError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -218,17 +235,29 @@ mod tests {
     fn a_bare_name_is_looked_up_in_fixed_folders_only() {
         let found = resolve(OsStr::new("env")).unwrap();
         assert!(found.path.as_bytes().starts_with(b"/"));
-        assert_eq!(found.sha256, Digest::of(&fs::read(OsStr::from_bytes(found.path.as_bytes())).unwrap()));
-        assert!(matches!(resolve(OsStr::new("no-such-program-anywhere")), Err(ExecutableError::NotFound { .. })));
+        assert_eq!(
+            found.sha256,
+            Digest::of(&fs::read(OsStr::from_bytes(found.path.as_bytes())).unwrap())
+        );
+        assert!(matches!(
+            resolve(OsStr::new("no-such-program-anywhere")),
+            Err(ExecutableError::NotFound { .. })
+        ));
     }
 
     #[test]
     fn a_relative_path_is_refused() {
         for path in ["./env", "bin/env", "../bin/env"] {
-            assert!(matches!(resolve(OsStr::new(path)), Err(ExecutableError::Relative { .. })), "{path}");
+            assert!(
+                matches!(resolve(OsStr::new(path)), Err(ExecutableError::Relative { .. })),
+                "{path}"
+            );
         }
         for name in ["", ".", ".."] {
-            assert!(matches!(resolve(OsStr::new(name)), Err(ExecutableError::NotFound { .. })), "{name:?}");
+            assert!(
+                matches!(resolve(OsStr::new(name)), Err(ExecutableError::NotFound { .. })),
+                "{name:?}"
+            );
         }
     }
 
@@ -240,7 +269,10 @@ mod tests {
         symlink(&real, &link).unwrap();
         let found = resolve(link.as_os_str()).unwrap();
         assert_eq!(found.path.as_bytes(), real.as_os_str().as_bytes());
-        assert!(matches!(open_approved(&link, found.sha256), Err(ExecutableError::Symlink { .. })));
+        assert!(matches!(
+            open_approved(&link, found.sha256),
+            Err(ExecutableError::Symlink { .. })
+        ));
     }
 
     #[test]
@@ -250,8 +282,14 @@ mod tests {
         fs::create_dir_all(above.join("real/below")).unwrap();
         symlink(above.join("real"), above.join("link")).unwrap();
         assert!(open_directory(&above.join("real/below")).is_ok());
-        assert!(matches!(open_directory(&above.join("link/below")), Err(ExecutableError::Symlink { .. })));
-        assert_eq!(resolve_directory(&above.join("link/below")).unwrap(), above.join("real/below"));
+        assert!(matches!(
+            open_directory(&above.join("link/below")),
+            Err(ExecutableError::Symlink { .. })
+        ));
+        assert_eq!(
+            resolve_directory(&above.join("link/below")).unwrap(),
+            above.join("real/below")
+        );
     }
 
     #[test]
@@ -260,7 +298,10 @@ mod tests {
         let path = program(folder.path(), "deploy", b"#!/bin/sh\necho good\n");
         let approved = resolve(path.as_os_str()).unwrap();
         fs::write(&path, b"#!/bin/sh\necho evil\n").unwrap();
-        assert!(matches!(open_approved(&path, approved.sha256), Err(ExecutableError::Changed { .. })));
+        assert!(matches!(
+            open_approved(&path, approved.sha256),
+            Err(ExecutableError::Changed { .. })
+        ));
     }
 
     #[test]
@@ -272,10 +313,16 @@ mod tests {
             ("relative_interpreter", b"#!sh\n"),
             ("no_interpreter", b"#! \n"),
             ("missing_interpreter", b"#!/no/such/interpreter\n"),
-            ("foreign_machine", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\xff"),
+            (
+                "foreign_machine",
+                b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\xff",
+            ),
         ] {
             let path = program(folder.path(), name, contents);
-            assert!(matches!(resolve(path.as_os_str()), Err(ExecutableError::Format { .. })), "{name}");
+            assert!(
+                matches!(resolve(path.as_os_str()), Err(ExecutableError::Format { .. })),
+                "{name}"
+            );
         }
     }
 

@@ -90,7 +90,10 @@ struct Order<'a> {
 impl<'a> Order<'a> {
     /// `None` for anything but a whole order: one cut short must not run with fewer arguments.
     fn read(bytes: &'a [u8]) -> Option<Self> {
-        let mut fields = bytes.strip_suffix(&[0])?.split(|byte| *byte == 0).map(OsStr::from_bytes);
+        let mut fields = bytes
+            .strip_suffix(&[0])?
+            .split(|byte| *byte == 0)
+            .map(OsStr::from_bytes);
         let gate = fields.next()?.to_str()?.parse().ok()?;
         let path = Path::new(fields.next()?);
         let sha256 = fields.next()?.to_str()?.parse().ok()?;
@@ -101,7 +104,14 @@ impl<'a> Order<'a> {
         while let Some(name) = fields.next() {
             env.push((name, fields.next()?));
         }
-        (argv.len() == count && count > 0).then_some(Self { gate, path, sha256, directory, argv, env })
+        (argv.len() == count && count > 0).then_some(Self {
+            gate,
+            path,
+            sha256,
+            directory,
+            argv,
+            env,
+        })
     }
 }
 
@@ -138,7 +148,10 @@ pub fn launch_main() -> ExitCode {
 fn launch(socket: &mut UnixStream) -> Result<Infallible, LaunchError> {
     close_inherited(socket.as_raw_fd()).map_err(failed("close inherited files"))?;
     let mut bytes = Vec::new();
-    socket.take(ORDER_BYTES).read_to_end(&mut bytes).map_err(|_| LaunchError::Order)?;
+    socket
+        .take(ORDER_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|_| LaunchError::Order)?;
     let order = Order::read(&bytes).ok_or(LaunchError::Order)?;
     confine(order.gate)?;
 
@@ -172,8 +185,13 @@ fn confine(gate: i32) -> Result<(), LaunchError> {
         return Err(LaunchError::Orphan);
     }
     rustix::process::setsid().map_err(errno("new session"))?;
+    // Kept across exec: what the command leaves behind stays below it, to be ended with it (`strays`).
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(errno("reaper"))?;
     rustix::thread::set_no_new_privs(true).map_err(errno("no new privileges"))?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     rustix::process::setrlimit(Resource::Core, none).map_err(errno("no core dumps"))
 }
 

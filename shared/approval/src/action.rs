@@ -1,5 +1,5 @@
-//! What a request asks leave for: a command, or another roster (PROTOCOL.md 8.3). It is what the admin reads (`render`) and exactly what
-//! the gate does. Not here: who asks, until when (`request`); running it (the client).
+//! What a request asks leave for: a command, or another roster (PROTOCOL.md 8.3). It is what the admin reads
+//! (`render`) and exactly what the gate does. Not here: who asks, until when (`request`); running it (the client).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,6 @@
-//! A change of roster: what it leads to, and the form in which a device proposes one to the gate (PROTOCOL.md 8.2, 12). It is
-//! only a wish: the gate makes a request of it, the admins decide. Not here: adding by proposal, which takes a pairing.
+//! A change of roster: what it leads to, and the form in which a device proposes one to the gate (PROTOCOL.md 8.2,
+//! 12). It is only a wish: the gate makes a request of it, the admins decide. Not here: adding by proposal, which
+//! takes a pairing.
 
 use serde::{Deserialize, Serialize};
 use wire::identity::PartyId;
@@ -25,8 +26,8 @@ impl RosterContents {
     /// These contents after the change.
     ///
     /// # Errors
-    /// [`RosterError::Unknown`], [`RosterError::LastAdmin`], or the rule of 8.2 that the result would break: a quorum is
-    /// never lowered silently because somebody left.
+    /// [`RosterError::Unknown`], [`RosterError::LastAdmin`], or the rule of 8.2 that the result would break: a quorum
+    /// is never lowered silently because somebody left.
     pub fn with(&self, change: &Change) -> Result<Self, RosterError> {
         let mut next = self.clone();
         match change {
@@ -74,8 +75,8 @@ impl RosterContents {
         Ok(next)
     }
 
-    /// The roster that puts these contents in force after `before`. `basis` is the digest of the permitted request, null
-    /// while `before` has no admin. Whether it may be signed is for `replay` to say.
+    /// The roster that puts these contents in force after `before`. `basis` is the digest of the permitted request,
+    /// null while `before` has no admin. Whether it may be signed is for `replay` to say.
     ///
     /// # Errors
     /// [`RosterError::Chain`] if there is no epoch left.
@@ -118,8 +119,8 @@ impl Roster {
         }
     }
 
-    /// Checks that this roster comes next after `before` in form: same gate, next epoch, its digest, and a basis exactly
-    /// when `before` has an admin. Not checked: that the basis was permitted (`replay`).
+    /// Checks that this roster comes next after `before` in form: same gate, next epoch, its digest, and a basis
+    /// exactly when `before` has an admin. Not checked: that the basis was permitted (`replay`).
     ///
     /// # Errors
     /// [`RosterError::AnotherGate`] or [`RosterError::Chain`].

@@ -47,7 +47,12 @@ impl Checkpoint {
         let body = body(&party, size, &root);
         let signature = gate.sign(body.as_bytes());
         let text = note(&party, &body, &signature);
-        Self { gate: party, size, root, text }
+        Self {
+            gate: party,
+            size,
+            root,
+            text,
+        }
     }
 
     /// Believes a text if it is, byte for byte, a checkpoint by this gate.
@@ -65,8 +70,14 @@ impl Checkpoint {
         if note(gate, &body, &unsigned.signature) != text {
             return Err(CheckpointError::Malformed);
         }
-        gate.verify(body.as_bytes(), &unsigned.signature).map_err(|_| CheckpointError::Signature)?;
-        Ok(Self { gate: *gate, size: unsigned.size, root: unsigned.root, text: text.to_owned() })
+        gate.verify(body.as_bytes(), &unsigned.signature)
+            .map_err(|_| CheckpointError::Signature)?;
+        Ok(Self {
+            gate: *gate,
+            size: unsigned.size,
+            root: unsigned.root,
+            text: text.to_owned(),
+        })
     }
 
     /// The gate that signed.
@@ -158,7 +169,10 @@ mod tests {
     fn a_checkpoint_is_read_as_it_was_signed() {
         let read = Checkpoint::verify(good().as_str(), &gate().party()).unwrap();
         assert_eq!(read, good());
-        assert_eq!((read.size(), read.root(), *read.gate()), (51, [0x5a; 32], gate().party()));
+        assert_eq!(
+            (read.size(), read.root(), *read.gate()),
+            (51, [0x5a; 32], gate().party())
+        );
         assert!(Checkpoint::sign(&gate(), u64::MAX, [0; 32]).as_str().len() <= MAX_CHECKPOINT);
     }
 
@@ -166,12 +180,15 @@ mod tests {
     fn an_ordinary_note_verifier_accepts_it() {
         let name = origin(&gate().party());
         let key = ed25519_dalek::VerifyingKey::from_bytes(gate().party().as_bytes()).unwrap();
-        let verifier =
-            signed_note::StandardVerifier::new(&signed_note::new_ed25519_verifier_key(&name, &key)).unwrap();
+        let verifier = signed_note::StandardVerifier::new(&signed_note::new_ed25519_verifier_key(&name, &key)).unwrap();
         let note = signed_note::Note::from_bytes(good().as_str().as_bytes()).unwrap();
-        note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)])).unwrap();
+        note.verify(&signed_note::VerifierList::new(vec![Box::new(verifier)]))
+            .unwrap();
         let parsed = tlog_tiles::checkpoint::Checkpoint::from_bytes(note.text()).unwrap();
-        assert_eq!((parsed.origin(), parsed.size(), parsed.hash().0), (name.as_str(), 51, [0x5a; 32]));
+        assert_eq!(
+            (parsed.origin(), parsed.size(), parsed.hash().0),
+            (name.as_str(), 51, [0x5a; 32])
+        );
     }
 
     #[test]
@@ -186,7 +203,10 @@ mod tests {
                     if at > text.len() - 90 && !flip.is_power_of_two() {
                         continue;
                     }
-                    assert!(Checkpoint::verify(&changed, &gate().party()).is_err(), "byte {at} ^ {flip}");
+                    assert!(
+                        Checkpoint::verify(&changed, &gate().party()).is_err(),
+                        "byte {at} ^ {flip}"
+                    );
                 }
             }
         }
@@ -195,10 +215,16 @@ mod tests {
     #[test]
     fn another_gate_and_another_signer_are_told_apart() {
         let other = Identity::from_bytes(&[8; 32]);
-        assert_eq!(Checkpoint::verify(good().as_str(), &other.party()), Err(CheckpointError::OtherGate));
+        assert_eq!(
+            Checkpoint::verify(good().as_str(), &other.party()),
+            Err(CheckpointError::OtherGate)
+        );
         let body = body(&gate().party(), 51, &[0x5a; 32]);
         let forged = note(&gate().party(), &body, &other.sign(body.as_bytes()));
-        assert_eq!(Checkpoint::verify(&forged, &gate().party()), Err(CheckpointError::Signature));
+        assert_eq!(
+            Checkpoint::verify(&forged, &gate().party()),
+            Err(CheckpointError::Signature)
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The one place that says yes (PROTOCOL.md 9). The gate asks it before acting, the admin's screen while waiting, the auditor afterwards:
-//! live and offline can't disagree. Everything is verified beforehand; not here: whether the statements stand in the log (`replay`).
+//! The one place that says yes (PROTOCOL.md 9). The gate asks it before acting, the admin's screen while waiting, the
+//! auditor afterwards: live and offline can't disagree. Everything is verified beforehand; not here: whether the
+//! statements stand in the log (`replay`).
 
 use crate::checkpoint::Checkpoint;
 use crate::decision::{Answer, Decision};
@@ -70,6 +71,13 @@ pub enum Reason {
 /// ```compile_fail
 /// # use approval::decide::Permit;
 /// fn copy(permit: &Permit) -> Permit { permit.clone() }
+/// ```
+///
+/// nor written down; its record can be:
+///
+/// ```
+/// # use approval::permit::Permission;
+/// fn write(record: &Permission) -> String { serde_json::to_string(record).unwrap() }
 /// ```
 /// ```compile_fail
 /// # use approval::decide::Permit;
@@ -262,6 +270,19 @@ mod tests {
         let bob = yes(BOB, &request);
         let cited = opened(decide(&request, &[first.clone(), second, bob.clone()], &team, at(NOON)));
         assert_eq!(cited, [first.digest(), bob.digest()]);
+    }
+
+    #[test]
+    fn two_people_who_say_exactly_the_same_are_two() {
+        let team = team();
+        let request = request(&team);
+        let words = yes(ALICE, &request).get().clone();
+        let same = [ALICE, BOB].map(|seed| {
+            let party = identity(seed).party();
+            crate::statement::sign(&identity(seed), Decision { party, ..words.clone() }).unwrap()
+        });
+        assert_ne!(same[0].digest(), same[1].digest(), "the payload says whose words they are");
+        assert!(matches!(decide(&request, &same, &team, at(NOON)), Verdict::Open(_)));
     }
 
     #[test]

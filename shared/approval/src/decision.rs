@@ -1,4 +1,5 @@
-//! The kind `decision`: a person's answer, signed by one device of theirs (PROTOCOL.md 8.4). Not here: whether it counts (`decide`).
+//! The kind `decision`: a person's answer, signed by one device of theirs (PROTOCOL.md 8.4). Not here: whether it
+//! counts (`decide`).
 
 use wire::identity::PartyId;
 
@@ -20,6 +21,8 @@ object! {
     /// One device's answer to one request.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Decision v 1 {
+        /// The device that answers: the signer. In the payload too, so that the same words of two people are two digests.
+        pub party: PartyId,
         /// The digest of the request that is answered.
         pub request: Digest,
         /// Yes or no.
@@ -37,7 +40,7 @@ impl Payload for Decision {
     const KIND: Kind = Kind::Decision;
 
     fn party(&self) -> Option<PartyId> {
-        None
+        Some(self.party)
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! The kind `device`: who holds this key, signed by the device itself (PROTOCOL.md 8.1). Not here: whose device it is (`roster`).
+//! The kind `device`: who holds this key, signed by the device itself (PROTOCOL.md 8.1). Not here: whose device it is
+//! (`roster`).
 
 use std::ops::Deref;
 
@@ -25,8 +26,8 @@ object! {
     }
 }
 
-/// A verified `device` statement inside another payload. Reading one from JSON verifies its signature, so that a verified roster holds
-/// verified devices only.
+/// A verified `device` statement inside another payload. Reading one from JSON verifies its signature, so that a
+/// verified roster holds verified devices only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate(Verified<Device>);
 

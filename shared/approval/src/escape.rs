@@ -46,7 +46,9 @@ pub fn is_allowed(character: char) -> bool {
     letter_or_digit
         && bidi_class(character) == BidiClass::L
         && !INVISIBLE_LETTERS.contains(&character)
-        && !RIGHT_TO_LEFT.iter().any(|(first, last)| (*first..=*last).contains(&character))
+        && !RIGHT_TO_LEFT
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&character))
 }
 
 /// Escapes one field of text: for every sink that shows words of an agent, names, reasons, paths.
@@ -210,10 +212,38 @@ mod tests {
         // Override, isolate, zero width space and joiners, soft hyphen, byte order mark, tag, variation selectors,
         // Hangul fillers, braille blank, no-break space, line separator, combining mark, escape, delete, C1 CSI.
         for character in [
-            '\u{202E}', '\u{2066}', '\u{2069}', '\u{200B}', '\u{200D}', '\u{00AD}', '\u{FEFF}', '\u{E0041}', '\u{FE0F}',
-            '\u{E0100}', '\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}', '\u{2800}', '\u{00A0}', '\u{2028}', '\u{0301}',
-            '\u{1B}', '\u{7F}', '\u{9B}', '\n', '\r', '\t', '\0', '\u{FFFD}', '\u{E000}', '\u{10940}', '\u{5D0}', '\u{627}',
-            '\u{661}', '\u{1E900}',
+            '\u{202E}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{200B}',
+            '\u{200D}',
+            '\u{00AD}',
+            '\u{FEFF}',
+            '\u{E0041}',
+            '\u{FE0F}',
+            '\u{E0100}',
+            '\u{115F}',
+            '\u{1160}',
+            '\u{3164}',
+            '\u{FFA0}',
+            '\u{2800}',
+            '\u{00A0}',
+            '\u{2028}',
+            '\u{0301}',
+            '\u{1B}',
+            '\u{7F}',
+            '\u{9B}',
+            '\n',
+            '\r',
+            '\t',
+            '\0',
+            '\u{FFFD}',
+            '\u{E000}',
+            '\u{10940}',
+            '\u{5D0}',
+            '\u{627}',
+            '\u{661}',
+            '\u{1E900}',
         ] {
             assert!(!is_allowed(character), "U+{:04X}", u32::from(character));
         }
@@ -235,8 +265,25 @@ mod tests {
     #[test]
     fn another_spelling_is_not_read() {
         for shown in [
-            "\\u{41}", "\\u{0041}", "\\u{1B}", "\\u{+1b}", "\\u{}", "\\u{d800}", "\\u{110000}", "\\u{1b", "\\x41", "\\xFF",
-            "\\x+f", "\\xc3\\xa9", "\\xf", "\\", "\\n", " a", "a  b", "a\u{200b}", "a\nb",
+            "\\u{41}",
+            "\\u{0041}",
+            "\\u{1B}",
+            "\\u{+1b}",
+            "\\u{}",
+            "\\u{d800}",
+            "\\u{110000}",
+            "\\u{1b",
+            "\\x41",
+            "\\xFF",
+            "\\x+f",
+            "\\xc3\\xa9",
+            "\\xf",
+            "\\",
+            "\\n",
+            " a",
+            "a  b",
+            "a\u{200b}",
+            "a\nb",
         ] {
             assert_eq!(unescape(shown), None, "{shown:?}");
         }
@@ -260,7 +307,10 @@ mod tests {
             "| please\n| command\n| \\u{20}\\u{20}executable\\u{20}\\u{20}/bin/ls\\u{d}\\u{1b}[2J\n| \n"
         );
         let long = fence(&"x".repeat(500));
-        assert!(long.lines().all(|line| line.starts_with("| ") && line.len() <= 2 + FENCED_COLUMNS));
+        assert!(
+            long.lines()
+                .all(|line| line.starts_with("| ") && line.len() <= 2 + FENCED_COLUMNS)
+        );
     }
 
     proptest! {

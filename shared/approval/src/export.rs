@@ -10,11 +10,14 @@ use thiserror::Error;
 use wire::identity::PartyId;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::replay::{Did, Entry, Finding, Pending, Replay};
-use crate::outcome::Ended;
+use crate::replay::{Entry, Finding, Replay};
 use crate::scalar::Time;
-use crate::statement::{Signed, Statement};
-use crate::transcript::{Log, TreeHash};
+use crate::statement::Signed;
+use crate::transcript::Log;
+
+mod summary;
+
+pub use summary::{Summary, Tally};
 
 /// Bytes of a line, its line feed included: one statement and its index.
 pub const LINE_BYTES: usize = 64 * 1024;
@@ -140,7 +143,12 @@ impl<W: Write> ExportWriter<W> {
     /// If `out` can't be written.
     pub fn new(mut out: W, gate: PartyId, size: u64) -> io::Result<Self> {
         out.write_all(header(&gate, size).as_bytes())?;
-        Ok(Self { out, gate, size, log: Log::new() })
+        Ok(Self {
+            out,
+            gate,
+            size,
+            log: Log::new(),
+        })
     }
 
     /// Writes the next entry.
@@ -159,7 +167,10 @@ impl<W: Write> ExportWriter<W> {
     pub fn finish(mut self, checkpoint: &Checkpoint) -> io::Result<W> {
         let signed = (*checkpoint.gate(), checkpoint.size(), checkpoint.root());
         if signed != (self.gate, self.log.size(), self.log.root()) || self.size != self.log.size() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the checkpoint is not over the entries written"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the checkpoint is not over the entries written",
+            ));
         }
         self.out.write_all(checkpoint_line(checkpoint.as_str())?.as_bytes())?;
         self.out.flush()?;
@@ -180,7 +191,10 @@ fn checkpoint_line(checkpoint: &str) -> io::Result<String> {
 }
 
 fn read_header(line: &str) -> Option<(PartyId, u64)> {
-    let (gate, size) = line.strip_prefix(BEGINNING)?.strip_prefix("\"v\":1,\"gate\":\"")?.split_once("\",\"size\":")?;
+    let (gate, size) = line
+        .strip_prefix(BEGINNING)?
+        .strip_prefix("\"v\":1,\"gate\":\"")?
+        .split_once("\",\"size\":")?;
     let (gate, size) = (gate.parse().ok()?, size.strip_suffix("}\n")?.parse().ok()?);
     (header(&gate, size) == line).then_some((gate, size))
 }
@@ -188,83 +202,6 @@ fn read_header(line: &str) -> Option<(PartyId, u64)> {
 fn read_checkpoint_line(line: &str) -> Option<String> {
     let text: String = serde_json::from_str(line.strip_prefix("{\"checkpoint\":")?.strip_suffix("}\n")?).ok()?;
     (checkpoint_line(&text).ok()? == line).then_some(text)
-}
-
-/// How many requests ended how, and everything else a person wants to know of a transcript that holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// The gate.
-    pub gate: PartyId,
-    /// Number of entries.
-    pub size: u64,
-    /// Root over them, signed by the gate.
-    pub root: TreeHash,
-    /// The checkpoint's text.
-    pub checkpoint: String,
-    /// People in the roster in force.
-    pub people: usize,
-    /// Admins among them.
-    pub admins: usize,
-    /// The gate's time in the first entry.
-    pub first: Option<Time>,
-    /// The latest time that the gate stated.
-    pub last: Option<Time>,
-    /// How the requests ended.
-    pub requests: Tally,
-}
-
-/// Requests by how they ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Asked in all.
-    pub asked: u64,
-    /// Permitted, and run.
-    pub ran: u64,
-    /// Permitted, but never started.
-    pub failed: u64,
-    /// Permitted, and nobody can say what happened.
-    pub unknown: u64,
-    /// Permitted, and the roster was changed accordingly.
-    pub changed: u64,
-    /// An admin said no.
-    pub denied: u64,
-    /// Nobody said yes in time.
-    pub expired: u64,
-    /// Taken back.
-    pub withdrawn: u64,
-    /// Permitted, and not ended when the transcript was exported.
-    pub permitted: u64,
-    /// Not answered when the transcript was exported.
-    pub open: u64,
-}
-
-impl Tally {
-    /// Counts what an entry did to a request.
-    fn count(&mut self, entry: &Entry) {
-        let counter = match (entry.did(), entry.statement().get()) {
-            (Did::Asked, _) => &mut self.asked,
-            (Did::Changed, _) => &mut self.changed,
-            (Did::Ended, Statement::Outcome(outcome)) => match outcome.result {
-                Ended::Ran(_) => &mut self.ran,
-                Ended::Failed(_) => &mut self.failed,
-                Ended::Unknown(_) => &mut self.unknown,
-                Ended::Denied(_) => &mut self.denied,
-                Ended::Expired(_) => &mut self.expired,
-                Ended::Withdrawn(_) => &mut self.withdrawn,
-            },
-            _ => return,
-        };
-        *counter += 1;
-    }
-
-    /// Counts a request that hasn't ended.
-    fn count_pending(&mut self, pending: &Pending) {
-        if pending.permit().is_some() {
-            self.permitted += 1;
-        } else {
-            self.open += 1;
-        }
-    }
 }
 
 /// Verifies an export from its first to its last byte.
@@ -321,7 +258,15 @@ impl<R: BufRead> ExportReader<R> {
             None => None,
         };
         let replay = Replay::new(Some(gate));
-        Ok(Self { reader, gate, size, known, replay, first: None, tally: Tally::default() })
+        Ok(Self {
+            reader,
+            gate,
+            size,
+            known,
+            replay,
+            first: None,
+            tally: Tally::default(),
+        })
     }
 
     /// The gate that the file names.
@@ -380,7 +325,10 @@ impl<R: BufRead> ExportReader<R> {
         let text = read_checkpoint_line(&line).ok_or(ExportError::CheckpointLine)?;
         let checkpoint = Checkpoint::verify(&text, &self.gate).map_err(ExportError::Checkpoint)?;
         if checkpoint.size() != self.size {
-            return Err(ExportError::CheckpointSize { signed: checkpoint.size(), size: self.size });
+            return Err(ExportError::CheckpointSize {
+                signed: checkpoint.size(),
+                size: self.size,
+            });
         }
         if checkpoint.root() != self.replay.root() {
             return Err(ExportError::CheckpointRoot);
@@ -389,7 +337,10 @@ impl<R: BufRead> ExportReader<R> {
             return Err(ExportError::Trailing);
         }
         if let Some(known) = self.known.as_ref().filter(|known| known.size() > self.size) {
-            return Err(ExportError::Shorter { known: known.size(), size: self.size });
+            return Err(ExportError::Shorter {
+                known: known.size(),
+                size: self.size,
+            });
         }
         Ok(self.summary(checkpoint))
     }
@@ -397,8 +348,10 @@ impl<R: BufRead> ExportReader<R> {
     fn summary(&self, checkpoint: Checkpoint) -> Summary {
         let mut requests = self.tally;
         self.replay.open().for_each(|pending| requests.count_pending(pending));
-        let (people, admins) =
-            self.replay.roster().map_or((0, 0), |roster| (roster.people.len(), roster.admins().count()));
+        let (people, admins) = self
+            .replay
+            .roster()
+            .map_or((0, 0), |roster| (roster.people.len(), roster.admins().count()));
         Summary {
             gate: self.gate,
             size: checkpoint.size(),
@@ -432,7 +385,9 @@ pub fn find_checkpoint(mut reader: impl BufRead) -> Result<String, ExportError> 
     if !last.starts_with(BEGINNING) {
         // A checkpoint, then; how long it may be is for its reader to say.
         let mut rest = String::new();
-        let read = reader.take(crate::checkpoint::MAX_CHECKPOINT as u64 + 1).read_to_string(&mut rest);
+        let read = reader
+            .take(crate::checkpoint::MAX_CHECKPOINT as u64 + 1)
+            .read_to_string(&mut rest);
         read.map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => ExportError::NotAnExport,
             _ => error.into(),
@@ -464,7 +419,11 @@ impl From<LineError> for ExportError {
 fn read_line(reader: &mut impl BufRead) -> Result<Option<String>, LineError> {
     let mut line = Vec::new();
     let bound = LINE_BYTES as u64 + 1;
-    reader.by_ref().take(bound).read_until(b'\n', &mut line).map_err(LineError::Read)?;
+    reader
+        .by_ref()
+        .take(bound)
+        .read_until(b'\n', &mut line)
+        .map_err(LineError::Read)?;
     if line.len() > LINE_BYTES {
         return Err(LineError::Spelling);
     }
@@ -474,3 +433,5 @@ fn read_line(reader: &mut impl BufRead) -> Result<Option<String>, LineError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

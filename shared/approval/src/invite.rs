@@ -1,5 +1,6 @@
-//! An invite: the link that lets one device ask to be let in, once (PROTOCOL.md 13.1). Whoever holds the link can start a
-//! pairing but not finish it: the short code is confirmed by a person (`pairing`). Not here: drawing its secret and keys.
+//! An invite: the link that lets one device ask to be let in, once (PROTOCOL.md 13.1). Whoever holds the link can
+//! start a pairing but not finish it: the short code is confirmed by a person (`pairing`). Not here: drawing its
+//! secret and keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,6 +1,6 @@
-//! JSON objects as PROTOCOL.md 1 wants them: an unknown, missing or repeated field is refused. Deriving isn't strict enough: a derived
-//! struct also takes an array, a missing `Option` is taken for null, and a derived enum of plain words also takes `{"word":null}`.
-//! Not here: the values inside (`scalar`) and what they mean.
+//! JSON objects as PROTOCOL.md 1 wants them: an unknown, missing or repeated field is refused. Deriving isn't strict
+//! enough: a derived struct also takes an array, a missing `Option` is taken for null, and a derived enum of plain
+//! words also takes `{"word":null}`. Not here: the values inside (`scalar`) and what they mean.
 
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
@@ -20,8 +20,8 @@ impl<'de, const V: u64> Deserialize<'de> for Version<V> {
     }
 }
 
-/// Defines a struct that is read from exactly its fields and written in their order. With `v 1` after the name it is a payload: the
-/// field `"v"` is written first and must have that value.
+/// Defines a struct that is read from exactly its fields and written in their order. With `v 1` after the name it is a
+/// payload: the field `"v"` is written first and must have that value.
 macro_rules! object {
     (
         $(#[$meta:meta])*

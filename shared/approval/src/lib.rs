@@ -1,5 +1,5 @@
-//! What the parties say to each other end to end, and the one rule that says yes (PROTOCOL.md 7 to 15). Not here: any input or
-//! output, any clock, any randomness. Whoever calls brings the time, the random bytes and the roster.
+//! What the parties say to each other end to end, and the one rule that says yes (PROTOCOL.md 7 to 15). Not here: any
+//! input or output, any clock, any randomness. Whoever calls brings the time, the random bytes and the roster.
 //!
 //! ```text
 //! payload --sign--> Signed --(channel)--> Signed --verify--> Verified --decide--> Verdict::Open(Permit) --run--> outcome

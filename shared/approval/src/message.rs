@@ -1,6 +1,6 @@
-//! What members of a group say to each other: the application data of an MLS message (PROTOCOL.md 12). Decoding says that
-//! the bytes are well formed, nothing more: statements are still [`Signed`], a checkpoint is still text. Not here: the group
-//! itself and who may send what (the client), what entries mean (`replay`).
+//! What members of a group say to each other: the application data of an MLS message (PROTOCOL.md 12). Decoding says
+//! that the bytes are well formed, nothing more: statements are still [`Signed`], a checkpoint is still text. Not
+//! here: the group itself and who may send what (the client), what entries mean (`replay`).
 
 use wire::envelope::EnvelopeKey;
 
@@ -99,16 +99,20 @@ pub enum RefusalCode {
     CannotSign,
     /// The change can't be made.
     CannotChange,
+    /// Not a refusal: the proposal became the request whose digest is the text.
+    Taken,
 }
 
 impl RefusalCode {
-    fn number(self) -> u8 {
+    /// The number that stands for it on the wire.
+    pub fn number(self) -> u8 {
         match self {
             Self::NotOpen => 1,
             Self::NotAdmin => 2,
             Self::Malformed => 3,
             Self::CannotSign => 4,
             Self::CannotChange => 5,
+            Self::Taken => 6,
         }
     }
 
@@ -119,6 +123,7 @@ impl RefusalCode {
             Self::Malformed,
             Self::CannotSign,
             Self::CannotChange,
+            Self::Taken,
         ];
         all.into_iter().find(|code| code.number() == number).ok_or(Malformed)
     }
@@ -325,11 +330,11 @@ mod tests {
     fn unknown_kinds_and_codes_are_refused() {
         assert_eq!(Message::decode(&[0]), Err(MessageError::Malformed));
         assert_eq!(Message::decode(&[7]), Err(MessageError::Malformed));
-        for code in [0, 6] {
+        for code in [0, 7] {
             let refusal = [&[REFUSAL], &[0; 32][..], &[code], &[0, 0]].concat();
             assert_eq!(Message::decode(&refusal), Err(MessageError::Malformed));
         }
-        for code in 1..=5 {
+        for code in 1..=6 {
             let refusal = [&[REFUSAL], &[0; 32][..], &[code], &[0, 0]].concat();
             assert_eq!(Message::decode(&refusal).unwrap().encode().unwrap(), refusal);
         }

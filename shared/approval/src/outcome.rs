@@ -1,4 +1,5 @@
-//! The kind `outcome`: how it ended, signed by the gate (PROTOCOL.md 8.6). Not here: whether the log allows it there (`replay`).
+//! The kind `outcome`: how it ended, signed by the gate (PROTOCOL.md 8.6). Not here: whether the log allows it there
+//! (`replay`).
 
 use serde::{Deserialize, Serialize};
 

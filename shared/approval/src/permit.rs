@@ -1,5 +1,5 @@
-//! The kind `permit`: leave to do it once, signed by the gate (PROTOCOL.md 8.5). Not here: the leave itself (`decide::Permit`), which is
-//! no statement and can't be copied; this is its record, for the transcript.
+//! The kind `permit`: leave to do it once, signed by the gate (PROTOCOL.md 8.5). Not here: the leave itself
+//! (`decide::Permit`), which is no statement and can't be copied; this is its record, for the transcript.
 
 use wire::identity::PartyId;
 

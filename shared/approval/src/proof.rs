@@ -184,7 +184,10 @@ pub fn verify(reader: impl Read, expect: &Expect) -> Result<Proven, ProofFileErr
         return Err(ProofFileError::Spelling);
     }
     if let Some(expected) = expect.gate.filter(|expected| *expected != file.gate) {
-        return Err(ProofFileError::OtherGate { expected, found: file.gate });
+        return Err(ProofFileError::OtherGate {
+            expected,
+            found: file.gate,
+        });
     }
     let checkpoint = Checkpoint::verify(&file.checkpoint, &file.gate).map_err(ProofFileError::Checkpoint)?;
     if let Some(known) = &expect.checkpoint {
@@ -209,7 +212,14 @@ struct Case {
 impl Case {
     fn new(checkpoint: Checkpoint) -> Self {
         let rules = Rules::new(Some(*checkpoint.gate()));
-        Self { checkpoint, rules, entries: Vec::new(), rosters: Vec::new(), request: None, ended: false }
+        Self {
+            checkpoint,
+            rules,
+            entries: Vec::new(),
+            rosters: Vec::new(),
+            request: None,
+            ended: false,
+        }
     }
 
     fn follow(mut self, lines: &[Line]) -> Result<Proven, ProofFileError> {
@@ -219,8 +229,16 @@ impl Case {
                 return Err(ProofFileError::Order);
             }
             self.include(line)?;
-            let wrong = |kind| ProofFileError::Entry(Finding { index: line.index, kind });
-            let statement = line.statement.verify().map_err(|error| wrong(FindingKind::Statement(error)))?;
+            let wrong = |kind| {
+                ProofFileError::Entry(Finding {
+                    index: line.index,
+                    kind,
+                })
+            };
+            let statement = line
+                .statement
+                .verify()
+                .map_err(|error| wrong(FindingKind::Statement(error)))?;
             match self.rosters.last().cloned() {
                 None => self.begin(&statement)?,
                 Some(force) => self.admit(line.index, &force, &statement).map_err(wrong)?,
@@ -232,15 +250,31 @@ impl Case {
             }
         }
         let pending = self.rules.pending().next().cloned();
-        let Self { checkpoint, rosters, request, entries, .. } = self;
+        let Self {
+            checkpoint,
+            rosters,
+            request,
+            entries,
+            ..
+        } = self;
         let request = request.ok_or(ProofFileError::Order)?;
-        Ok(Proven { gate: *checkpoint.gate(), checkpoint, rosters, request, entries, pending })
+        Ok(Proven {
+            gate: *checkpoint.gate(),
+            checkpoint,
+            rosters,
+            request,
+            entries,
+            pending,
+        })
     }
 
     fn include(&self, line: &Line) -> Result<(), ProofFileError> {
         let index = line.index;
-        let hashes: Option<Vec<TreeHash>> =
-            line.proof.iter().map(|hash| STANDARD.decode(hash).ok()?.try_into().ok()).collect();
+        let hashes: Option<Vec<TreeHash>> = line
+            .proof
+            .iter()
+            .map(|hash| STANDARD.decode(hash).ok()?.try_into().ok())
+            .collect();
         let hashes = hashes.ok_or(ProofFileError::Spelling)?;
         let leaf = leaf_hash(line.statement.as_bytes());
         verify_inclusion(&hashes, self.checkpoint.size(), &self.checkpoint.root(), index, &leaf)
@@ -249,7 +283,9 @@ impl Case {
 
     /// The first entry: the roster that was in force, on the gate's word that it was.
     fn begin(&mut self, statement: &Verified<Statement>) -> Result<(), ProofFileError> {
-        let roster = statement.roster().filter(|roster| roster.gate == *self.checkpoint.gate());
+        let roster = statement
+            .roster()
+            .filter(|roster| roster.gate == *self.checkpoint.gate());
         let roster = roster.ok_or(ProofFileError::Order)?;
         self.rosters.push(roster.clone());
         self.rules.apply(Step::Roster { roster, closes: None });
@@ -276,7 +312,11 @@ impl Case {
         }
         let within = |seen: &Checkpoint| {
             // Its root can't be compared without the entries; that the device saw no longer log than this can.
-            if seen.size() <= index { Ok(()) } else { Err(FindingKind::LateCheckpoint(seen.size())) }
+            if seen.size() <= index {
+                Ok(())
+            } else {
+                Err(FindingKind::LateCheckpoint(seen.size()))
+            }
         };
         let (step, did, _) = self.rules.step(index, statement, &within)?;
         match did {
@@ -335,7 +375,14 @@ impl Prover {
             return Err(ProveError::Id);
         }
         let id = id.to_owned();
-        Ok(Self { id, tree: Tree::new(), force: None, found: Vec::new(), entries: Vec::new(), ended: false })
+        Ok(Self {
+            id,
+            tree: Tree::new(),
+            force: None,
+            found: Vec::new(),
+            entries: Vec::new(),
+            ended: false,
+        })
     }
 
     /// Takes in the next entry of the transcript: all of them, from the first on.
@@ -381,12 +428,19 @@ impl Prover {
             several => return Err(ProveError::Ambiguous(several.to_vec())),
         }
         let prove = |(index, statement): &(u64, Signed)| {
-            let hashes = self.tree.prove_inclusion(checkpoint.size(), *index).map_err(|_| ProveError::Checkpoint)?;
+            let hashes = self
+                .tree
+                .prove_inclusion(checkpoint.size(), *index)
+                .map_err(|_| ProveError::Checkpoint)?;
             let leaf = leaf_hash(statement.as_bytes());
             verify_inclusion(&hashes, checkpoint.size(), &checkpoint.root(), *index, &leaf)
                 .map_err(|_| ProveError::Checkpoint)?;
             let proof = hashes.iter().map(|hash| STANDARD.encode(hash)).collect();
-            Ok(Line { index: *index, statement: statement.clone(), proof })
+            Ok(Line {
+                index: *index,
+                statement: statement.clone(),
+                proof,
+            })
         };
         let entries = self.entries.iter().map(prove).collect::<Result<_, _>>()?;
         let file = File {
@@ -399,3 +453,6 @@ impl Prover {
         write(&file).map_err(|_| ProveError::Checkpoint)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! finding and nothing is changed.
 //!
 //! PROTOCOL.md 10.3 and 10.4. The gate and the members of its group admit their entries through the very same replay. The
-//! rules about a single entry are in [`rules`]; files are in [`crate::export`]; nothing here reads a file or a clock.
+//! rules about a single entry are in `replay/rules.rs`; files are in [`crate::export`]; nothing here reads a file or a clock.
 
 use std::collections::VecDeque;
 
@@ -226,7 +226,10 @@ impl Replay {
     /// Before the first entry. With `gate`, a transcript of any other gate is a finding.
     #[must_use]
     pub fn new(gate: Option<PartyId>) -> Self {
-        Self { rules: Rules::new(gate), ..Self::default() }
+        Self {
+            rules: Rules::new(gate),
+            ..Self::default()
+        }
     }
 
     /// Checks whether an entry with this exact text may come next. Changes nothing.
@@ -236,11 +239,20 @@ impl Replay {
     pub fn check(&self, leaf: &[u8]) -> Result<Checked, Finding> {
         let index = self.log.size();
         let checked = || {
-            let statement =
-                Signed::parse(leaf).and_then(|signed| signed.verify()).map_err(FindingKind::Statement)?;
-            let (step, did, request) =
-                self.rules.step(index, &statement, &|seen| self.is_history(seen))?;
-            Ok(Checked { entry: Entry { index, statement, did, request }, step, before: self.log.root() })
+            let statement = Signed::parse(leaf)
+                .and_then(|signed| signed.verify())
+                .map_err(FindingKind::Statement)?;
+            let (step, did, request) = self.rules.step(index, &statement, &|seen| self.is_history(seen))?;
+            Ok(Checked {
+                entry: Entry {
+                    index,
+                    statement,
+                    did,
+                    request,
+                },
+                step,
+                before: self.log.root(),
+            })
         };
         checked().map_err(|kind| Finding { index, kind })
     }
@@ -252,7 +264,10 @@ impl Replay {
     pub fn admit(&mut self, checked: Checked) -> Result<Entry, Finding> {
         let Checked { entry, step, before } = checked;
         if entry.index != self.log.size() || before != self.log.root() {
-            return Err(Finding { index: entry.index, kind: FindingKind::Stale });
+            return Err(Finding {
+                index: entry.index,
+                kind: FindingKind::Stale,
+            });
         }
         self.rules.apply(step);
         self.log.append(entry.statement.signed().as_bytes());
@@ -321,8 +336,14 @@ impl Replay {
         let Some(back) = self.log.size().checked_sub(seen.size()) else {
             return Err(FindingKind::LateCheckpoint(seen.size()));
         };
-        let root = usize::try_from(back).ok().and_then(|back| self.roots.iter().rev().nth(back));
-        if root == Some(&seen.root()) { Ok(()) } else { Err(FindingKind::Fork(seen.size())) }
+        let root = usize::try_from(back)
+            .ok()
+            .and_then(|back| self.roots.iter().rev().nth(back));
+        if root == Some(&seen.root()) {
+            Ok(())
+        } else {
+            Err(FindingKind::Fork(seen.size()))
+        }
     }
 
     fn keep_roots(&mut self) {

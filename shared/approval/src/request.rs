@@ -1,4 +1,5 @@
-//! The kind `request`: may this be done? Signed by the gate (PROTOCOL.md 8.3). Not here: the action (`action`), the answer (`decide`).
+//! The kind `request`: may this be done? Signed by the gate (PROTOCOL.md 8.3). Not here: the action (`action`), the
+//! answer (`decide`).
 
 use wire::identity::PartyId;
 

@@ -1,4 +1,5 @@
-//! The kind `roster`: who may say yes, signed by the gate (PROTOCOL.md 8.2). Not here: which roster is in force (`replay`).
+//! The kind `roster`: who may say yes, signed by the gate (PROTOCOL.md 8.2). Not here: which roster is in force
+//! (`replay`).
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The people that this crate's tests speak of, and what they say. Keys are fixed, so that everything is the same each time.
-//! Not here: anything that isn't a test's.
+//! The people that this crate's tests speak of, and what they say. Keys are fixed, so that everything is the same each
+//! time. Not here: anything that isn't a test's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use base64::Engine as _;
@@ -171,16 +171,18 @@ pub(crate) fn decision_quoting(
     checkpoint: String,
 ) -> Verified<Decision> {
     let decision = Decision {
+        party: identity(seed).party(),
         request: request.digest(),
         verdict,
         reason: Text::default(),
-        time: at(NOON + 1),
+        time: at(NOON + u64::from(seed)),
         checkpoint,
     };
     sign(&identity(seed), decision).unwrap()
 }
 
-/// Signs any payload as any type, by DSSE's own rules and nothing of this crate: how others, and liars, make statements.
+/// Signs any payload as any type, by DSSE's own rules and nothing of this crate: how others, and liars, make
+/// statements.
 pub(crate) fn dsse(seed: u8, kind: &str, payload: &[u8]) -> String {
     let kind = format!("application/vnd.countersign.{kind}+json");
     let pae = [

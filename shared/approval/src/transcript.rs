@@ -157,7 +157,10 @@ impl Tree {
 
     fn within(&self, size: u64) -> Result<&Self, ProofError> {
         if size > self.size {
-            return Err(ProofError::OutOfTree { position: size, size: self.size });
+            return Err(ProofError::OutOfTree {
+                position: size,
+                size: self.size,
+            });
         }
         Ok(self)
     }
@@ -252,7 +255,11 @@ pub fn verify_consistency(
         return Err(ProofError::OutOfTree { position: older, size });
     }
     if older == 0 {
-        return if proof.is_empty() && *older_root == EMPTY_HASH.0 { Ok(()) } else { Err(ProofError::Wrong) };
+        return if proof.is_empty() && *older_root == EMPTY_HASH.0 {
+            Ok(())
+        } else {
+            Err(ProofError::Wrong)
+        };
     }
     let proof = bounded(proof)?;
     tlog::check_tree(&proof, size, Hash(*root), older, Hash(*older_root)).map_err(|_| ProofError::Wrong)
@@ -310,7 +317,10 @@ mod tests {
                 let older_root = build(older).0.root();
                 let proof = tree.prove_consistency(size, older).unwrap();
                 if older > 0 {
-                    assert_eq!(flat(&proof), oracle.prove_consistency((size - older) as usize).as_bytes());
+                    assert_eq!(
+                        flat(&proof),
+                        oracle.prove_consistency((size - older) as usize).as_bytes()
+                    );
                 }
                 verify_consistency(&proof, size, &log.root(), older, &older_root).unwrap();
             }
@@ -331,10 +341,22 @@ mod tests {
         assert_eq!(tree.prove_consistency(5, 6), Err(outside(6)));
         assert_eq!(verify_inclusion(&[], 5, &log.root(), 5, &[0; 32]), Err(outside(5)));
         assert_eq!(verify_consistency(&[], 5, &log.root(), 6, &[0; 32]), Err(outside(6)));
-        assert_eq!(verify_consistency(&[], 5, &log.root(), 0, &[0; 32]), Err(ProofError::Wrong));
-        assert_eq!(verify_inclusion(&[[0; 32]; 65], u64::MAX, &[0; 32], 0, &[0; 32]), Err(ProofError::Wrong));
-        assert_eq!(verify_inclusion(&[[0; 32]; 64], u64::MAX, &[0; 32], u64::MAX - 1, &[0; 32]), Err(ProofError::Wrong));
-        assert_eq!(verify_consistency(&[[0; 32]; 64], u64::MAX, &[0; 32], 1, &[0; 32]), Err(ProofError::Wrong));
+        assert_eq!(
+            verify_consistency(&[], 5, &log.root(), 0, &[0; 32]),
+            Err(ProofError::Wrong)
+        );
+        assert_eq!(
+            verify_inclusion(&[[0; 32]; 65], u64::MAX, &[0; 32], 0, &[0; 32]),
+            Err(ProofError::Wrong)
+        );
+        assert_eq!(
+            verify_inclusion(&[[0; 32]; 64], u64::MAX, &[0; 32], u64::MAX - 1, &[0; 32]),
+            Err(ProofError::Wrong)
+        );
+        assert_eq!(
+            verify_consistency(&[[0; 32]; 64], u64::MAX, &[0; 32], 1, &[0; 32]),
+            Err(ProofError::Wrong)
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@ fn check(file: &[u8]) -> Result<Summary, ExportError> {
 }
 
 fn lines(file: &[u8]) -> Vec<Vec<u8>> {
-    file.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+    file.split_inclusive(|byte| *byte == b'\n')
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 #[test]
@@ -22,9 +24,41 @@ fn a_season_is_summed_up() {
     assert_eq!((summary.people, summary.admins), (3, 2));
     let (ran, denied, expired, withdrawn, changed) = (3, 1, 1, 1, 3);
     let (failed, unknown, permitted, open) = (1, 1, 1, 1);
-    let requests = Tally { asked: 13, ran, failed, unknown, changed, denied, expired, withdrawn, permitted, open };
+    let requests = Tally {
+        asked: 13,
+        ran,
+        failed,
+        unknown,
+        changed,
+        denied,
+        expired,
+        withdrawn,
+        permitted,
+        open,
+    };
     assert_eq!(summary.requests, requests);
     assert!(summary.first < summary.last);
+}
+
+type States<'a> = Vec<(usize, Option<ExportReader<&'a [u8]>>)>;
+
+/// Where each line begins, and the reader that came so far.
+fn states(file: &[u8]) -> States<'_> {
+    let mut states = Vec::new();
+    let mut start = 0;
+    let mut reader = None;
+    for line in lines(file) {
+        states.push((start, reader.clone()));
+        start += line.len();
+        reader = match reader {
+            None => Some(ExportReader::open(file, &Expect::default()).unwrap()),
+            Some(mut reader) => {
+                reader.next_step().unwrap();
+                Some(reader)
+            }
+        };
+    }
+    states
 }
 
 /// Verification goes from line to line, so whatever was read before a change is the same as without it: the state at the
@@ -33,20 +67,7 @@ fn a_season_is_summed_up() {
 #[test]
 fn every_changed_byte_is_found() {
     let file = season().export();
-    let mut states = Vec::new();
-    let mut start = 0;
-    let mut reader = None;
-    for line in lines(&file) {
-        states.push((start, reader.clone()));
-        start += line.len();
-        reader = match reader {
-            None => Some(ExportReader::open(file.as_slice(), &Expect::default()).unwrap()),
-            Some(mut reader) => {
-                reader.next_step().unwrap();
-                Some(reader)
-            }
-        };
-    }
+    let states = states(&file);
     let try_bytes = |part: usize, parts: usize| {
         let mut changed = file.clone();
         let mut state = 0;
@@ -168,9 +189,11 @@ fn every_cut_tail_is_found() {
     for count in 0..all.len() {
         assert!(check(&all[..count].concat()).is_err(), "{count} lines");
     }
-    let last = all[all.len() - 1].len();
-    for cut in 1..=last {
-        assert!(check(&file[..file.len() - cut]).is_err(), "{cut} bytes");
+    let (start, before) = states(&file).pop().unwrap();
+    for end in start..file.len() {
+        let mut reader = before.clone().unwrap();
+        reader.reader = &file[start..end];
+        assert!(to_the_end(reader).is_err(), "cut after byte {end}");
     }
 }
 
@@ -186,11 +209,20 @@ fn a_tail_cut_by_the_gate_is_found_by_whoever_saw_more() {
     });
     let file = export(&cut.entries, &Checkpoint::sign(&identity(GATE), 30, log.root()));
     assert!(check(&file).is_ok());
-    let seen = Expect { checkpoint: Some(world.checkpoint().as_str().to_owned()), ..Expect::default() };
+    let seen = Expect {
+        checkpoint: Some(world.checkpoint().as_str().to_owned()),
+        ..Expect::default()
+    };
     let error = verify(file.as_slice(), &seen).unwrap_err();
-    assert!(matches!(error, ExportError::Shorter { known: 54.., size: 30 }), "{error}");
+    assert!(
+        matches!(error, ExportError::Shorter { known: 54.., size: 30 }),
+        "{error}"
+    );
     // The other way round it is a beginning, and fine.
-    let earlier = Expect { checkpoint: Some(find_checkpoint(file.as_slice()).unwrap()), ..Expect::default() };
+    let earlier = Expect {
+        checkpoint: Some(find_checkpoint(file.as_slice()).unwrap()),
+        ..Expect::default()
+    };
     verify(world.export().as_slice(), &earlier).unwrap();
 }
 
@@ -201,7 +233,10 @@ fn a_rewritten_history_contradicts_what_somebody_saw() {
     one.ask(crate::replay::fixture::command(&[b"git", b"push"]));
     other.ask(crate::replay::fixture::command(&[b"git", b"pull"]));
     let known = find_checkpoint(one.export().as_slice()).unwrap();
-    let expect = Expect { checkpoint: Some(known), ..Expect::default() };
+    let expect = Expect {
+        checkpoint: Some(known),
+        ..Expect::default()
+    };
     for later in 0..2 {
         let error = verify(other.export().as_slice(), &expect).unwrap_err();
         assert!(matches!(error, ExportError::Fork { size: 3 }), "{later}: {error}");
@@ -213,9 +248,15 @@ fn a_rewritten_history_contradicts_what_somebody_saw() {
 fn what_somebody_expects_is_compared() {
     let world = season();
     let (file, own, other) = (world.export(), identity(GATE).party(), identity(77).party());
-    let expect = |gate, checkpoint: Option<&str>| Expect { gate, checkpoint: checkpoint.map(str::to_owned) };
+    let expect = |gate, checkpoint: Option<&str>| Expect {
+        gate,
+        checkpoint: checkpoint.map(str::to_owned),
+    };
     verify(file.as_slice(), &expect(Some(own), Some(world.checkpoint().as_str()))).unwrap();
-    assert!(matches!(verify(file.as_slice(), &expect(Some(other), None)), Err(ExportError::OtherGate { .. })));
+    assert!(matches!(
+        verify(file.as_slice(), &expect(Some(other), None)),
+        Err(ExportError::OtherGate { .. })
+    ));
     let foreign = Checkpoint::sign(&identity(77), world.replay.size(), world.replay.root());
     let unusable = verify(file.as_slice(), &expect(None, Some(foreign.as_str()))).unwrap_err();
     assert!(matches!(unusable, ExportError::Known(CheckpointError::OtherGate)) && unusable.is_unreadable());
@@ -233,9 +274,15 @@ fn what_the_gate_signed_is_what_is_in_the_file() {
     };
     check(file(&world.checkpoint()).as_bytes()).unwrap();
     let wrong = |checkpoint| check(file(&checkpoint).as_bytes()).unwrap_err();
-    assert!(matches!(wrong(Checkpoint::sign(&gate, 2, [3; 32])), ExportError::CheckpointRoot));
+    assert!(matches!(
+        wrong(Checkpoint::sign(&gate, 2, [3; 32])),
+        ExportError::CheckpointRoot
+    ));
     let longer = Checkpoint::sign(&gate, 3, world.replay.root());
-    assert!(matches!(wrong(longer), ExportError::CheckpointSize { signed: 3, size: 2 }));
+    assert!(matches!(
+        wrong(longer),
+        ExportError::CheckpointSize { signed: 3, size: 2 }
+    ));
     let foreign = Checkpoint::sign(&identity(77), 2, world.replay.root());
     let text = file(&world.checkpoint());
     let (entries, _) = text.split_once("{\"checkpoint\"").unwrap();
@@ -244,7 +291,9 @@ fn what_the_gate_signed_is_what_is_in_the_file() {
     assert!(matches!(error, ExportError::Checkpoint(CheckpointError::OtherGate)));
     let header_of_another = text.replacen(&gate.party().to_string(), &identity(77).party().to_string(), 1);
     let error = check(header_of_another.as_bytes()).unwrap_err();
-    let ExportError::Entry(finding) = &error else { panic!("{error}") };
+    let ExportError::Entry(finding) = &error else {
+        panic!("{error}")
+    };
     assert!(matches!(finding.kind, FindingKind::OtherGate { .. }) && finding.index == 0);
 }
 
@@ -274,7 +323,10 @@ fn other_spellings_and_other_files_are_refused() {
         assert!(!error.is_unreadable(), "{error}");
     }
     for other in ["", "\n", "{}", "\u{feff}", "{\"countersign\":\"proof\",\"v\":1}"] {
-        assert!(matches!(check(other.as_bytes()), Err(ExportError::NotAnExport)), "{other}");
+        assert!(
+            matches!(check(other.as_bytes()), Err(ExportError::NotAnExport)),
+            "{other}"
+        );
     }
     assert!(matches!(check(&vec![b' '; 1 << 20]), Err(ExportError::NotAnExport)));
     let mut long = lines(file.as_bytes());
@@ -285,7 +337,10 @@ fn other_spellings_and_other_files_are_refused() {
 #[test]
 fn an_empty_transcript_has_no_gate_to_believe() {
     let nothing = Checkpoint::sign(&identity(GATE), 0, Log::new().root());
-    assert!(matches!(check(&export(&[], &nothing)), Err(ExportError::Missing { index: 0, size: 0 })));
+    assert!(matches!(
+        check(&export(&[], &nothing)),
+        Err(ExportError::Missing { index: 0, size: 0 })
+    ));
 }
 
 #[test]

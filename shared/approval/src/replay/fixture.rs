@@ -6,6 +6,7 @@ use wire::identity::{Identity, PartyId};
 use super::{Entry, Finding, Replay};
 use crate::action::{Action, Command, Executable, Limits, Stdin};
 use crate::checkpoint::Checkpoint;
+use crate::decide::Verdict;
 use crate::decision::{Answer, Decision};
 use crate::device::{Certificate, Device};
 use crate::export::ExportWriter;
@@ -15,7 +16,6 @@ use crate::request::{AskedBy, Request};
 use crate::roster::{Person, Quorum, Role, Roster, RosterContents};
 use crate::scalar::{ByteString, Digest, Id16, LeafKey, Text, Time};
 use crate::statement::{Payload, Signed, Verified, sign};
-use crate::decide::Verdict;
 
 /// 2026-11-20 14:00:00Z.
 const BEGINNING: u64 = 1_795_183_200_000;
@@ -52,22 +52,37 @@ pub(crate) fn bytes(text: impl AsRef<[u8]>) -> ByteString {
 
 pub(crate) fn command(argv: &[&[u8]]) -> Action {
     Action::Command(Command {
-        executable: Executable { path: bytes("/usr/bin/git"), sha256: Digest::of(b"git") },
+        executable: Executable {
+            path: bytes("/usr/bin/git"),
+            sha256: Digest::of(b"git"),
+        },
         argv: argv.iter().map(bytes).collect(),
         env: vec![(bytes("LANG"), bytes("C.UTF-8"))],
         directory: bytes("/srv/site"),
         stdin: Stdin::None,
-        limits: Limits { wall_ms: 30_000, output_bytes: 1 << 20 },
+        limits: Limits {
+            wall_ms: 30_000,
+            output_bytes: 1 << 20,
+        },
         uid: 1000,
     })
 }
 
 pub(crate) fn stream(text: &str) -> Stream {
-    Stream { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 }
+    Stream {
+        sha256: Digest::of(text.as_bytes()),
+        bytes: text.len() as u64,
+    }
 }
 
 pub(crate) fn ran(exit: Exit, stopped: Option<Stopped>) -> Ended {
-    Ended::Ran(Ran { exit, stdout: stream("done\n"), stderr: stream(""), wall_ms: 1200, stopped })
+    Ended::Ran(Ran {
+        exit,
+        stdout: stream("done\n"),
+        stderr: stream(""),
+        wall_ms: 1200,
+        stopped,
+    })
 }
 
 pub(crate) const GATE: u8 = 1;
@@ -89,7 +104,12 @@ impl World {
     /// With the genesis and nobody to ask.
     pub(crate) fn new() -> Self {
         let replay = Replay::new(Some(party(GATE)));
-        let mut world = Self { replay, entries: Vec::new(), now: BEGINNING, drawn: 0 };
+        let mut world = Self {
+            replay,
+            entries: Vec::new(),
+            now: BEGINNING,
+            drawn: 0,
+        };
         let genesis = Roster {
             gate: party(GATE),
             epoch: 0,
@@ -137,7 +157,9 @@ impl World {
 
     /// What would come of it if it were said.
     pub(crate) fn judge<T: Payload>(&self, by: u8, payload: T) -> Result<Entry, Finding> {
-        self.replay.clone().next(sign(&identity(by), payload).unwrap().signed().as_bytes())
+        self.replay
+            .clone()
+            .next(sign(&identity(by), payload).unwrap().signed().as_bytes())
     }
 
     pub(crate) fn roster(&self) -> &Verified<Roster> {
@@ -145,11 +167,20 @@ impl World {
     }
 
     pub(crate) fn contents(&self, people: Vec<Person>, command: u16, roster: u16) -> RosterContents {
-        RosterContents { people, quorum: Quorum { command, roster }, ..self.roster().contents() }
+        RosterContents {
+            people,
+            quorum: Quorum { command, roster },
+            ..self.roster().contents()
+        }
     }
 
     pub(crate) fn next_roster(&self, contents: &RosterContents, basis: Option<Digest>) -> Roster {
-        let RosterContents { people, quorum, relays, gate_device } = contents.clone();
+        let RosterContents {
+            people,
+            quorum,
+            relays,
+            gate_device,
+        } = contents.clone();
         Roster {
             gate: party(GATE),
             epoch: self.roster().epoch + 1,
@@ -191,8 +222,9 @@ impl World {
         self.say(GATE, request)
     }
 
-    pub(crate) fn decision(&self, request: Digest, verdict: Answer) -> Decision {
+    pub(crate) fn decision(&self, by: u8, request: Digest, verdict: Answer) -> Decision {
         Decision {
+            party: identity(by).party(),
             request,
             verdict,
             reason: Text::default(),
@@ -202,17 +234,22 @@ impl World {
     }
 
     pub(crate) fn approve(&mut self, by: u8, request: Digest) -> Digest {
-        let decision = self.decision(request, Answer::Approve);
+        let decision = self.decision(by, request, Answer::Approve);
         self.say(by, decision)
     }
 
     pub(crate) fn deny(&mut self, by: u8, request: Digest) -> Digest {
-        let decision = self.decision(request, Answer::Deny);
+        let decision = self.decision(by, request, Answer::Deny);
         self.say(by, decision)
     }
 
     pub(crate) fn permission(&self, request: Digest) -> Permission {
-        match self.replay.request(&request).unwrap().decide(self.roster(), self.time()) {
+        match self
+            .replay
+            .request(&request)
+            .unwrap()
+            .decide(self.roster(), self.time())
+        {
             Verdict::Open(leave) => leave.statement(self.time()),
             verdict => panic!("{verdict:?}"),
         }
@@ -224,8 +261,16 @@ impl World {
     }
 
     pub(crate) fn outcome(&self, request: Digest, result: Ended) -> Outcome {
-        let permit = self.replay.request(&request).and_then(|pending| pending.permit().map(Verified::digest));
-        Outcome { request, permit, result, time: self.time() }
+        let permit = self
+            .replay
+            .request(&request)
+            .and_then(|pending| pending.permit().map(Verified::digest));
+        Outcome {
+            request,
+            permit,
+            result,
+            time: self.time(),
+        }
     }
 
     pub(crate) fn end(&mut self, request: Digest, result: Ended) -> Digest {
@@ -286,7 +331,13 @@ pub(crate) fn season() -> World {
     world.change(world.contents(all.clone(), 2, 2), &[ALICE, BOB]);
 
     // Two at once; one is denied while the other waits, and each person counts once.
-    let odd = world.ask(command(&[b"git", b"commit", b"-m", b"caf\xc3\xa9  \xff\xfe\x1b[2J", b""]));
+    let odd = world.ask(command(&[
+        b"git",
+        b"commit",
+        b"-m",
+        b"caf\xc3\xa9  \xff\xfe\x1b[2J",
+        b"",
+    ]));
     let waiting = world.ask(command(&[b"git", b"fetch"]));
     world.approve(ALICE, odd);
     world.approve(ALICE_TABLET, odd);
@@ -308,7 +359,12 @@ pub(crate) fn season() -> World {
     world.approve(BOB, gone);
     world.approve(CAROL, gone);
     world.permit(gone);
-    world.end(gone, Ended::Failed(Failed { error: Text::new("the program is gone").unwrap() }));
+    world.end(
+        gone,
+        Ended::Failed(Failed {
+            error: Text::new("the program is gone").unwrap(),
+        }),
+    );
 
     let crashed = world.ask(command(&[b"git", b"push"]));
     world.approve(BOB, crashed);

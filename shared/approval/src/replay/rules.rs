@@ -59,11 +59,23 @@ impl Pending {
 /// How an entry changes the state. `at` is a position among the pending requests.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    Roster { roster: Verified<Roster>, closes: Option<usize> },
+    Roster {
+        roster: Verified<Roster>,
+        closes: Option<usize>,
+    },
     Request(Verified<Request>),
-    Decision { at: usize, decision: Verified<Decision> },
-    Permit { at: usize, permit: Verified<Permission> },
-    Outcome { at: usize, time: Time },
+    Decision {
+        at: usize,
+        decision: Verified<Decision>,
+    },
+    Permit {
+        at: usize,
+        permit: Verified<Permission>,
+    },
+    Outcome {
+        at: usize,
+        time: Time,
+    },
 }
 
 /// A step, what it does, and position and digest of the request that it is about.
@@ -83,7 +95,10 @@ pub(crate) struct Rules {
 
 impl Rules {
     pub(crate) fn new(gate: Option<PartyId>) -> Self {
-        Self { gate, ..Self::default() }
+        Self {
+            gate,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn gate(&self) -> Option<PartyId> {
@@ -104,7 +119,9 @@ impl Rules {
 
     /// Position of the oldest request that decisions may still be about.
     pub(crate) fn oldest_open(&self) -> Option<u64> {
-        self.pending().find(|pending| pending.permit.is_none()).map(|pending| pending.request.index)
+        self.pending()
+            .find(|pending| pending.permit.is_none())
+            .map(|pending| pending.request.index)
     }
 
     /// Judges the entry at `index`.
@@ -151,7 +168,11 @@ impl Rules {
             }
             Step::Request(request) => {
                 self.time = Some(request.created);
-                self.pending.push(Arc::new(Pending { request, decisions: Vec::new(), permit: None }));
+                self.pending.push(Arc::new(Pending {
+                    request,
+                    decisions: Vec::new(),
+                    permit: None,
+                }));
             }
             Step::Decision { at, decision } => {
                 if let Some(pending) = self.pending.get_mut(at) {
@@ -195,9 +216,15 @@ impl Rules {
     }
 
     fn genesis(&self, statement: &Verified<Statement>) -> Result<Judged, FindingKind> {
-        let roster = statement.roster().filter(|roster| roster.epoch == 0).ok_or(FindingKind::NotGenesis)?;
+        let roster = statement
+            .roster()
+            .filter(|roster| roster.epoch == 0)
+            .ok_or(FindingKind::NotGenesis)?;
         if let Some(expected) = self.gate.filter(|gate| *gate != roster.gate) {
-            return Err(FindingKind::OtherGate { expected, found: roster.gate });
+            return Err(FindingKind::OtherGate {
+                expected,
+                found: roster.gate,
+            });
         }
         // What 8.2 asks of a genesis beyond its epoch was checked when the payload was read.
         Ok((Step::Roster { roster, closes: None }, Did::Began, None))
@@ -216,19 +243,21 @@ impl Rules {
         match (&pending.request.action, &pending.permit) {
             (Action::Roster(contents), Some(_)) if roster.has_contents(contents) => {
                 let about = Some((pending.request.index, basis));
-                Ok((Step::Roster { roster, closes: Some(at) }, Did::Changed, about))
+                Ok((
+                    Step::Roster {
+                        roster,
+                        closes: Some(at),
+                    },
+                    Did::Changed,
+                    about,
+                ))
             }
             (Action::Roster(_), Some(_)) => Err(FindingKind::OtherRoster),
             _ => Err(FindingKind::NotPermittedBasis),
         }
     }
 
-    fn request(
-        &self,
-        index: u64,
-        force: &Verified<Roster>,
-        request: Verified<Request>,
-    ) -> Result<Judged, FindingKind> {
+    fn request(&self, index: u64, force: &Verified<Roster>, request: Verified<Request>) -> Result<Judged, FindingKind> {
         if request.index != index {
             return Err(FindingKind::Moved(request.index));
         }
@@ -237,7 +266,10 @@ impl Rules {
         }
         let expected = force.quorum.of(request.class);
         if request.need != expected {
-            return Err(FindingKind::Need { expected, found: request.need });
+            return Err(FindingKind::Need {
+                expected,
+                found: request.need,
+            });
         }
         if self.pending().filter(|pending| pending.permit.is_none()).count() >= OPEN_REQUESTS {
             return Err(FindingKind::TooManyOpen);
@@ -256,11 +288,11 @@ impl Rules {
         if force.admin_of(&decision.signer()).is_none() {
             return Err(FindingKind::NotAdmin);
         }
-        // A digest doesn't cover the signer: two devices may have said the very same.
-        let same = |recorded: &Verified<Decision>| {
-            recorded.digest() == decision.digest() && recorded.signer() == decision.signer()
-        };
-        if pending.decisions.iter().any(same) {
+        if pending
+            .decisions
+            .iter()
+            .any(|recorded| recorded.digest() == decision.digest())
+        {
             return Err(FindingKind::Repeated);
         }
         let seen = Checkpoint::verify(&decision.checkpoint, &force.gate).map_err(FindingKind::Checkpoint)?;

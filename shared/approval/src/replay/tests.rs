@@ -25,11 +25,17 @@ fn a_season_holds_and_every_entry_is_told() {
         assert_eq!(entry.index(), index as u64);
         *counts.entry(format!("{:?}", entry.did())).or_insert(0) += 1;
     }
-    assert_eq!((replay.size(), replay.root()), (world.replay.size(), world.replay.root()));
+    assert_eq!(
+        (replay.size(), replay.root()),
+        (world.replay.size(), world.replay.root())
+    );
     assert_eq!(replay.gate(), Some(identity(GATE).party()));
     assert_eq!(counts["Began"] + counts["Enrolled"], 2);
     assert_eq!((counts["Changed"], counts["Asked"], counts["Ended"]), (3, 13, 8));
-    let left: Vec<_> = replay.open().map(|pending| (pending.decisions().len(), pending.permit().is_some())).collect();
+    let left: Vec<_> = replay
+        .open()
+        .map(|pending| (pending.decisions().len(), pending.permit().is_some()))
+        .collect();
     assert_eq!(left, [(2, true), (1, false)]);
 }
 
@@ -70,11 +76,17 @@ fn a_finding_changes_nothing_and_check_changes_nothing() {
 fn the_beginning_is_a_genesis_of_the_expected_gate() {
     let world = World::two_of_three();
     let genesis = world.entries[0].as_bytes();
-    assert_eq!(kind(Replay::new(None).next(world.entries[1].as_bytes())), FindingKind::NotGenesis);
+    assert_eq!(
+        kind(Replay::new(None).next(world.entries[1].as_bytes())),
+        FindingKind::NotGenesis
+    );
     let other = identity(99).party();
     assert_eq!(
         kind(Replay::new(Some(other)).next(genesis)),
-        FindingKind::OtherGate { expected: other, found: identity(GATE).party() }
+        FindingKind::OtherGate {
+            expected: other,
+            found: identity(GATE).party()
+        }
     );
     let mut replay = Replay::new(None);
     assert_eq!(replay.next(genesis).unwrap().did(), Did::Began);
@@ -86,7 +98,10 @@ fn what_is_no_statement_of_this_transcript_is_found() {
     let world = World::two_of_three();
     assert!(matches!(kind(world.replay.check(b"")), FindingKind::Statement(_)));
     let device = certificate(ALICE, "phone").signed().clone();
-    assert_eq!(kind(world.replay.check(device.as_bytes())), FindingKind::Misplaced(Kind::Device));
+    assert_eq!(
+        kind(world.replay.check(device.as_bytes())),
+        FindingKind::Misplaced(Kind::Device)
+    );
     // A request that another gate made and signed in its own name.
     let mut request = world.request(command(&[b"git"]));
     request.gate = identity(99).party();
@@ -106,12 +121,25 @@ fn the_clock_of_the_gate_never_runs_backwards() {
     let request = world.ask(command(&[b"git"]));
     world.now -= 701;
     let withdrawn = world.outcome(request, Ended::Withdrawn(Nothing {}));
-    assert!(matches!(kind(world.judge(GATE, withdrawn.clone())), FindingKind::Time { .. }));
+    assert!(matches!(
+        kind(world.judge(GATE, withdrawn.clone())),
+        FindingKind::Time { .. }
+    ));
     // A device's clock may be wrong.
     world.now -= 1_000_000;
-    assert_eq!(world.judge(ALICE, world.decision(request, Answer::Approve)).unwrap().did(), Did::Decided);
+    assert_eq!(
+        world
+            .judge(ALICE, world.decision(ALICE, request, Answer::Approve))
+            .unwrap()
+            .did(),
+        Did::Decided
+    );
     world.now += 1_000_001;
-    assert!(world.judge(GATE, world.outcome(request, Ended::Withdrawn(Nothing {}))).is_ok());
+    assert!(
+        world
+            .judge(GATE, world.outcome(request, Ended::Withdrawn(Nothing {})))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -135,7 +163,10 @@ fn a_roster_follows_the_one_before() {
 fn the_gate_alone_cannot_change_who_says_yes() {
     let mut world = World::two_of_three();
     let mine = world.contents(vec![person("mallory", Role::Admin, &[(66, "phone")])], 1, 1);
-    assert_eq!(kind(world.judge(GATE, world.next_roster(&mine, None))), FindingKind::NoBasis);
+    assert_eq!(
+        kind(world.judge(GATE, world.next_roster(&mine, None))),
+        FindingKind::NoBasis
+    );
     let invented = world.next_roster(&mine, Some(Digest::of(b"x")));
     assert_eq!(kind(world.judge(GATE, invented)), FindingKind::NotPermittedBasis);
 
@@ -150,11 +181,20 @@ fn the_gate_alone_cannot_change_who_says_yes() {
     }
     world.permit(request);
     world.permit(run);
-    assert_eq!(kind(world.judge(GATE, world.next_roster(&asked, Some(run)))), FindingKind::NotPermittedBasis);
-    assert_eq!(kind(world.judge(GATE, world.next_roster(&mine, Some(request)))), FindingKind::OtherRoster);
+    assert_eq!(
+        kind(world.judge(GATE, world.next_roster(&asked, Some(run)))),
+        FindingKind::NotPermittedBasis
+    );
+    assert_eq!(
+        kind(world.judge(GATE, world.next_roster(&mine, Some(request)))),
+        FindingKind::OtherRoster
+    );
     let mut reordered = asked.clone();
     reordered.people.reverse();
-    assert_eq!(kind(world.judge(GATE, world.next_roster(&reordered, Some(request)))), FindingKind::OtherRoster);
+    assert_eq!(
+        kind(world.judge(GATE, world.next_roster(&reordered, Some(request)))),
+        FindingKind::OtherRoster
+    );
     let next = world.next_roster(&asked, Some(request));
     let entry = world.judge(GATE, next.clone()).unwrap();
     assert_eq!((entry.did(), entry.request()), (Did::Changed, Some((2, request))));
@@ -176,7 +216,10 @@ fn a_request_belongs_to_its_place_its_roster_and_its_quorum() {
     assert_eq!(kind(world.judge(GATE, old)), FindingKind::OldRoster);
     let mut cheap = good.clone();
     cheap.need = 1;
-    assert_eq!(kind(world.judge(GATE, cheap)), FindingKind::Need { expected: 2, found: 1 });
+    assert_eq!(
+        kind(world.judge(GATE, cheap)),
+        FindingKind::Need { expected: 2, found: 1 }
+    );
     let copy = sign(&identity(GATE), good).unwrap();
     world.replay.next(copy.signed().as_bytes()).unwrap();
     assert_eq!(kind(world.replay.next(copy.signed().as_bytes())), FindingKind::Moved(2));
@@ -188,24 +231,34 @@ fn nobody_is_asked_more_than_they_can_read() {
     for _ in 0..OPEN_REQUESTS {
         world.ask(command(&[b"git"]));
     }
-    assert_eq!(kind(world.judge(GATE, world.request(command(&[b"git"])))), FindingKind::TooManyOpen);
+    assert_eq!(
+        kind(world.judge(GATE, world.request(command(&[b"git"])))),
+        FindingKind::TooManyOpen
+    );
 }
 
 #[test]
 fn a_decision_is_an_admins_about_an_open_request_and_recorded_once() {
     let mut world = World::two_of_three();
     let request = world.ask(command(&[b"git"]));
-    let good = world.decision(request, Answer::Approve);
-    assert_eq!(kind(world.judge(DORA, good.clone())), FindingKind::NotAdmin);
-    assert_eq!(kind(world.judge(GATE, good.clone())), FindingKind::NotAdmin);
-    let unknown = world.decision(Digest::of(b"nothing"), Answer::Approve);
+    let good = world.decision(ALICE, request, Answer::Approve);
+    for stranger in [DORA, GATE] {
+        let theirs = world.decision(stranger, request, Answer::Approve);
+        assert_eq!(kind(world.judge(stranger, theirs)), FindingKind::NotAdmin);
+    }
+    let unknown = world.decision(ALICE, Digest::of(b"nothing"), Answer::Approve);
     assert_eq!(kind(world.judge(ALICE, unknown)), FindingKind::NotOpen);
     world.say(ALICE, good.clone());
     assert_eq!(kind(world.judge(ALICE, good.clone())), FindingKind::Repeated);
-    // Bob says the very same words at the same moment: the digest doesn't cover the signer, and it is no repetition.
-    world.say(BOB, good.clone());
+    let carols = world.decision(CAROL, request, Answer::Approve);
+    // Bob's very same words are his own decision, and no repetition.
+    let bobs = crate::decision::Decision {
+        party: identity(BOB).party(),
+        ..good
+    };
+    world.say(BOB, bobs);
     world.permit(request);
-    assert_eq!(kind(world.judge(CAROL, good)), FindingKind::PermittedAlready);
+    assert_eq!(kind(world.judge(CAROL, carols)), FindingKind::PermittedAlready);
 }
 
 #[test]
@@ -214,7 +267,10 @@ fn an_auditor_has_no_say() {
     people.push(person("dora", Role::Auditor, &[(DORA, "desk")]));
     let mut world = World::with(people, 1, 1);
     let request = world.ask(command(&[b"git"]));
-    assert_eq!(kind(world.judge(DORA, world.decision(request, Answer::Deny))), FindingKind::NotAdmin);
+    assert_eq!(
+        kind(world.judge(DORA, world.decision(DORA, request, Answer::Deny))),
+        FindingKind::NotAdmin
+    );
 }
 
 #[test]
@@ -225,7 +281,7 @@ fn a_decision_witnesses_this_very_log() {
     let after = world.checkpoint();
     let other = world.ask(command(&[b"git", b"status"]));
     let quote = |checkpoint: &Checkpoint| {
-        let mut decision = world.decision(request, Answer::Approve);
+        let mut decision = world.decision(ALICE, request, Answer::Approve);
         decision.checkpoint = checkpoint.as_str().to_owned();
         world.judge(ALICE, decision)
     };
@@ -240,8 +296,11 @@ fn a_decision_witnesses_this_very_log() {
         assert_eq!(kind(quote(&fork)), FindingKind::Fork(size));
     }
     let foreign = Checkpoint::sign(&identity(99), after.size(), after.root());
-    assert_eq!(kind(quote(&foreign)), FindingKind::Checkpoint(CheckpointError::OtherGate));
-    let mut decision = world.decision(other, Answer::Approve);
+    assert_eq!(
+        kind(quote(&foreign)),
+        FindingKind::Checkpoint(CheckpointError::OtherGate)
+    );
+    let mut decision = world.decision(ALICE, other, Answer::Approve);
     decision.checkpoint = after.as_str().to_owned();
     assert_eq!(kind(world.judge(ALICE, decision)), FindingKind::EarlyCheckpoint);
 }
@@ -258,15 +317,30 @@ fn a_permit_needs_what_decide_needs() {
         decisions: decisions.to_vec(),
         time: world.time(),
     };
-    assert!(matches!(kind(world.judge(GATE, permit(&world, &[first, tablet]))), FindingKind::Undecided(_)));
+    assert!(matches!(
+        kind(world.judge(GATE, permit(&world, &[first, tablet]))),
+        FindingKind::Undecided(_)
+    ));
     let second = world.approve(BOB, request);
-    assert_eq!(kind(world.judge(GATE, permit(&world, &[first, tablet]))), FindingKind::OtherDecisions);
-    assert_eq!(kind(world.judge(GATE, permit(&world, &[second, first]))), FindingKind::OtherDecisions);
-    assert_eq!(kind(world.judge(GATE, permit(&world, &[tablet, second]))), FindingKind::OtherDecisions);
+    assert_eq!(
+        kind(world.judge(GATE, permit(&world, &[first, tablet]))),
+        FindingKind::OtherDecisions
+    );
+    assert_eq!(
+        kind(world.judge(GATE, permit(&world, &[second, first]))),
+        FindingKind::OtherDecisions
+    );
+    assert_eq!(
+        kind(world.judge(GATE, permit(&world, &[tablet, second]))),
+        FindingKind::OtherDecisions
+    );
     let mut old = permit(&world, &[first, second]);
     old.roster = Digest::of(b"old");
     assert_eq!(kind(world.judge(GATE, old)), FindingKind::OldRoster);
-    assert_eq!(world.judge(GATE, permit(&world, &[first, second])).unwrap().did(), Did::Permitted);
+    assert_eq!(
+        world.judge(GATE, permit(&world, &[first, second])).unwrap().did(),
+        Did::Permitted
+    );
 
     let mut late = world.clone();
     late.wait(600_000);
@@ -281,9 +355,15 @@ fn a_permit_needs_what_decide_needs() {
         FindingKind::Undecided("an admin has denied it")
     );
     world.permit(request);
-    assert_eq!(kind(world.judge(GATE, permit(&world, &[first, second]))), FindingKind::PermittedAlready);
+    assert_eq!(
+        kind(world.judge(GATE, permit(&world, &[first, second]))),
+        FindingKind::PermittedAlready
+    );
     world.end(request, ran(Exit::Code(0), None));
-    assert_eq!(kind(world.judge(GATE, permit(&world, &[first, second]))), FindingKind::NotOpen);
+    assert_eq!(
+        kind(world.judge(GATE, permit(&world, &[first, second]))),
+        FindingKind::NotOpen
+    );
 }
 
 #[test]
@@ -293,11 +373,21 @@ fn somebody_who_left_is_not_counted_any_more() {
     let bob = world.approve(BOB, request);
     let without_bob = vec![three()[0].clone(), three()[2].clone()];
     world.change(world.contents(without_bob, 2, 2), &[ALICE, CAROL]);
-    assert_eq!(kind(world.judge(BOB, world.decision(request, Answer::Deny))), FindingKind::NotAdmin);
+    assert_eq!(
+        kind(world.judge(BOB, world.decision(BOB, request, Answer::Deny))),
+        FindingKind::NotAdmin
+    );
     let alice = world.approve(ALICE, request);
-    let permit =
-        Permission { request, roster: world.roster().digest(), decisions: vec![bob, alice], time: world.time() };
-    assert_eq!(kind(world.judge(GATE, permit)), FindingKind::Undecided("too few people have approved"));
+    let permit = Permission {
+        request,
+        roster: world.roster().digest(),
+        decisions: vec![bob, alice],
+        time: world.time(),
+    };
+    assert_eq!(
+        kind(world.judge(GATE, permit)),
+        FindingKind::Undecided("too few people have approved")
+    );
     world.approve(CAROL, request);
     world.permit(request);
 }
@@ -306,7 +396,12 @@ fn somebody_who_left_is_not_counted_any_more() {
 fn nobody_enrolled_means_no() {
     let mut world = World::new();
     let request = world.ask(command(&[b"git"]));
-    let permit = Permission { request, roster: world.roster().digest(), decisions: Vec::new(), time: world.time() };
+    let permit = Permission {
+        request,
+        roster: world.roster().digest(),
+        decisions: Vec::new(),
+        time: world.time(),
+    };
     assert!(matches!(kind(world.judge(GATE, permit)), FindingKind::Undecided(_)));
 }
 
@@ -315,21 +410,45 @@ fn an_outcome_tells_how_it_really_ended() {
     let mut world = World::two_of_three();
     let request = world.ask(command(&[b"git"]));
     let nothing = Nothing {};
-    assert_eq!(kind(world.judge(GATE, world.outcome(request, Ended::Denied(nothing)))), FindingKind::NotDenied);
-    assert_eq!(kind(world.judge(GATE, world.outcome(request, Ended::Expired(nothing)))), FindingKind::NotExpired);
+    assert_eq!(
+        kind(world.judge(GATE, world.outcome(request, Ended::Denied(nothing)))),
+        FindingKind::NotDenied
+    );
+    assert_eq!(
+        kind(world.judge(GATE, world.outcome(request, Ended::Expired(nothing)))),
+        FindingKind::NotExpired
+    );
     let mut lie = world.outcome(request, ran(Exit::Code(0), None));
     lie.permit = Some(Digest::of(b"never"));
     assert_eq!(kind(world.judge(GATE, lie.clone())), FindingKind::NotPermitted);
-    assert_eq!(kind(world.judge(ALICE, world.outcome(request, Ended::Withdrawn(nothing)))), FindingKind::NotByGate(Kind::Outcome));
-    assert!(world.judge(GATE, world.outcome(request, Ended::Withdrawn(nothing))).is_ok());
+    assert_eq!(
+        kind(world.judge(ALICE, world.outcome(request, Ended::Withdrawn(nothing)))),
+        FindingKind::NotByGate(Kind::Outcome)
+    );
+    assert!(
+        world
+            .judge(GATE, world.outcome(request, Ended::Withdrawn(nothing)))
+            .is_ok()
+    );
     let mut denied = world.clone();
     denied.deny(ALICE, request);
-    assert!(denied.judge(GATE, denied.outcome(request, Ended::Denied(nothing))).is_ok());
+    assert!(
+        denied
+            .judge(GATE, denied.outcome(request, Ended::Denied(nothing)))
+            .is_ok()
+    );
     let mut expired = world.clone();
     expired.now = expired.replay.request(&request).unwrap().request().expires.millis();
-    assert!(expired.judge(GATE, expired.outcome(request, Ended::Expired(nothing))).is_ok());
+    assert!(
+        expired
+            .judge(GATE, expired.outcome(request, Ended::Expired(nothing)))
+            .is_ok()
+    );
     expired.now -= 1;
-    assert_eq!(kind(expired.judge(GATE, expired.outcome(request, Ended::Expired(nothing)))), FindingKind::NotExpired);
+    assert_eq!(
+        kind(expired.judge(GATE, expired.outcome(request, Ended::Expired(nothing)))),
+        FindingKind::NotExpired
+    );
 
     world.approve(ALICE, request);
     world.approve(BOB, request);

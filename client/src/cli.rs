@@ -1,0 +1,203 @@
+//! The commands of `countersign`: what can be typed, and where it leads. One file for each person who types.
+
+pub mod admin;
+pub mod ask;
+pub mod demo;
+pub mod gate;
+pub mod roster;
+pub mod terminal;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::home::Home;
+use terminal::{Failure, Outcome};
+
+/// End-to-end encrypted approvals for agents
+#[derive(Parser)]
+#[command(name = "countersign", version, about, max_term_width = 100)]
+struct Cli {
+    /// The party's folder [default: $XDG_DATA_HOME/countersign]
+    #[arg(long, global = true, env = "COUNTERSIGN_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// JSON on stdout wherever something is read
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the commands have in common.
+pub struct Context {
+    home: Option<PathBuf>,
+    json: bool,
+}
+
+impl Context {
+    /// The home that exists.
+    fn home(&self) -> Result<Home, Failure> {
+        Ok(Home::open(self.home.clone())?)
+    }
+
+    /// The home, made where it is missing.
+    fn new_home(&self) -> Result<Home, Failure> {
+        Ok(Home::create(self.home.clone())?)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A whole approval on this machine: relay, gate and admins, for real, in a temporary folder
+    Demo(demo::Demo),
+    /// The gate beside the agent
+    #[command(subcommand)]
+    Gate(gate::Gate),
+    /// Ask the gate to run a command, wait for the answer, and pass its output and exit code on
+    Run(ask::Run),
+    /// Become an admin or auditor: answer an invite
+    Join(admin::Join),
+    /// The requests that wait
+    Inbox(admin::Inbox),
+    /// One request, whole
+    Show(admin::Show),
+    /// Approve a request
+    Approve(admin::Approve),
+    /// Deny a request
+    Deny(admin::Deny),
+    /// Wait for requests, show each whole, and ask for an answer
+    Watch(admin::Watch),
+    /// Who may say yes
+    #[command(subcommand)]
+    Roster(roster::Roster),
+    /// Check a transcript, trusting nobody
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum Audit {
+    /// Check an exported transcript, or the proof of one approval: exit 0 when all holds, 3 when not
+    Verify {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// An older checkpoint, or another export, that this one must continue
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// The gate that it must be of
+        #[arg(long, value_name = "CSID")]
+        gate: Option<wire::identity::PartyId>,
+    },
+    /// Print a transcript for people
+    Show {
+        /// The file, or - for standard input
+        file: PathBuf,
+    },
+    /// Print one approval with its inclusion proofs, verifiable alone
+    Prove {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// The request's id; may be shortened
+        id: String,
+    },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    // A reader of our output that goes away must not look like a crash; a write error is handled where it matters.
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `run` promises 125 where Countersign itself fails; clap's own 2 for everything else.
+            let run = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+            let _ = error.print();
+            let help = !error.use_stderr();
+            return ExitCode::from(if help { 0 } else if run { ask::FAILED } else { 2 });
+        }
+    };
+    logs(cli.verbose);
+    let context = Context { home: cli.home, json: cli.json };
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    if let Command::Audit(audit) = cli.command {
+        return ExitCode::from(run_audit(audit, context.json));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            Failure::new(format!("can't start: {error}")).report();
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(dispatch(cli.command, &context));
+    // A thread that reads the terminal can't be stopped, and needn't be.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Demo(demo) => demo.run(context).await,
+        Command::Gate(gate) => gate.run(context).await,
+        Command::Run(run) => run.run(context).await,
+        Command::Join(join) => join.run(context).await,
+        Command::Inbox(inbox) => inbox.run(context).await,
+        Command::Show(show) => show.run(context).await,
+        Command::Approve(approve) => approve.run(context).await,
+        Command::Deny(deny) => deny.run(context).await,
+        Command::Watch(watch) => watch.run(context).await,
+        Command::Roster(roster) => roster.run(context).await,
+        Command::Audit(_) | Command::Completions { .. } => Ok(0),
+    }
+}
+
+fn run_audit(audit: Audit, json: bool) -> u8 {
+    let mut out = std::io::stdout().lock();
+    let mut err = std::io::stderr().lock();
+    match audit {
+        Audit::Verify { file, checkpoint, gate } => crate::audit::verify(&file, checkpoint.as_deref(), gate, json, &mut out, &mut err),
+        Audit::Show { file } => crate::audit::show(&file, json, &mut out, &mut err),
+        Audit::Prove { file, id } => crate::audit::prove(&file, &id, &mut out, &mut err),
+    }
+}
+
+fn logs(verbose: u8) {
+    let level = match verbose {
+        0 => "off",
+        1 => "countersign=info",
+        _ => "countersign=debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Resolves when the process is asked to end.
+pub(crate) async fn shutdown() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,551 @@
+//! Where orders are decided: every mailbox, who reads it, which puts are known, and what the next batch holds
+//! (`PROTOCOL.md`, section 5).
+//!
+//! Nothing here waits: questions to the store and batches for it are left for the office to send. An envelope goes to a
+//! live reader at once; its sender hears `stored` only when it is flushed, or acknowledged by that reader.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+
+use bytes::Bytes;
+use wire::envelope::Envelope;
+use wire::frame::{Close, Done, PutId, Reason, RelayFrame, Stored};
+use wire::mailbox::CapabilityHash;
+
+mod delivery;
+mod flush;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use crate::Clock;
+use crate::clerks::Question;
+use crate::mailbox::{Mailbox, RESERVE, Waiting};
+use crate::office::{Order, OwnerOrder, PutOrder};
+use crate::outbox::Outbox;
+use crate::store::{Batch, Change, EnvelopeRow, KnownPut, PutRow, Record};
+
+/// Most envelopes accepted and not yet flushed: they are in memory.
+const UNFLUSHED: usize = 4096;
+
+/// Most bytes of them.
+const UNFLUSHED_BYTES: usize = 64 * 1024 * 1024;
+
+/// When to try again, in milliseconds: after the next flush, or after the next look at the disk, or when things changed.
+const SOON_MS: u32 = 100;
+const NEXT_SWEEP_MS: u32 = 1000;
+const QUOTA_MS: u32 = 10_000;
+const LATER_MS: u32 = 60_000;
+
+/// What a relay keeps at most, over all mailboxes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) mailboxes: usize,
+    pub(crate) bytes: u64,
+    pub(crate) puts: usize,
+}
+
+/// The live reader of a mailbox.
+struct Seat {
+    connection: u64,
+    outbox: Outbox,
+    /// The store was asked for bodies.
+    asked: bool,
+    /// What the store answered and isn't delivered yet.
+    bodies: HashMap<i64, Bytes>,
+}
+
+/// A put that isn't flushed.
+struct Unflushed {
+    digest: [u8; 32],
+    mailbox: [u8; 32],
+    sequence: u64,
+    /// Who hears `stored`: the first sender, and those who repeated it meanwhile.
+    senders: Vec<Outbox>,
+    acknowledged: bool,
+    /// Which batch holds it, and where.
+    batch: u64,
+    index: usize,
+}
+
+/// The body of an envelope that isn't flushed.
+struct Unwritten {
+    put: (i64, PutId),
+    body: Bytes,
+}
+
+/// See the module.
+pub(crate) struct Desk {
+    bounds: Bounds,
+    clock: Clock,
+    latest: u64,
+    mailboxes: HashMap<[u8; 32], Mailbox>,
+    keys: HashMap<i64, [u8; 32]>,
+    seats: HashMap<[u8; 32], Seat>,
+    /// (expires, mailbox, sequence) of all that waits.
+    expiries: BTreeSet<(u64, i64, u64)>,
+    /// By mailbox: a fingerprint of each put remembered and its expiry. What it names is looked up in the store.
+    known: HashMap<i64, HashMap<u64, u64>>,
+    fingerprint: RandomState,
+    known_count: usize,
+    waiting_bytes: u64,
+    unflushed: HashMap<(i64, PutId), Unflushed>,
+    unwritten: HashMap<i64, Unwritten>,
+    unwritten_bytes: usize,
+    batch: Batch,
+    batch_number: u64,
+    /// What is said when the batch that gathers is flushed…
+    answers: Vec<(Outbox, RelayFrame)>,
+    /// …and when the one being written is.
+    answers_in_flight: Vec<(Outbox, RelayFrame)>,
+    next_number: i64,
+    next_mailbox: i64,
+    next_capability: i64,
+    sweeping: bool,
+    sweeps: u64,
+    /// The store took nothing the last time.
+    failing: bool,
+    /// For the office to send.
+    pub(crate) questions: Vec<Question>,
+}
+
+impl Desk {
+    pub(crate) fn new(bounds: Bounds, clock: Clock) -> Self {
+        Self {
+            bounds,
+            clock,
+            latest: 0,
+            mailboxes: HashMap::new(),
+            keys: HashMap::new(),
+            seats: HashMap::new(),
+            expiries: BTreeSet::new(),
+            known: HashMap::new(),
+            fingerprint: RandomState::new(),
+            known_count: 0,
+            waiting_bytes: 0,
+            unflushed: HashMap::new(),
+            unwritten: HashMap::new(),
+            unwritten_bytes: 0,
+            batch: Batch::default(),
+            batch_number: 0,
+            answers: Vec::new(),
+            answers_in_flight: Vec::new(),
+            next_number: 1,
+            next_mailbox: 1,
+            next_capability: 1,
+            sweeping: false,
+            sweeps: 0,
+            failing: false,
+            questions: Vec::new(),
+        }
+    }
+
+    /// Takes what the store holds, at the start.
+    pub(crate) fn load(&mut self, record: Record) {
+        match record {
+            Record::Mailbox {
+                number,
+                key,
+                next_sequence,
+                closed,
+            } => {
+                self.next_mailbox = self.next_mailbox.max(number + 1);
+                self.keys.insert(number, key);
+                self.mailboxes.insert(key, Mailbox::new(number, next_sequence, closed));
+            }
+            Record::Capability {
+                mailbox,
+                number,
+                hash,
+                max_envelopes,
+                max_bytes,
+            } => {
+                self.next_capability = self.next_capability.max(number + 1);
+                if let Some((_, mailbox)) = self.by_number(mailbox) {
+                    let hash = CapabilityHash::from_bytes(hash);
+                    mailbox.allow(hash, number, max_envelopes, max_bytes);
+                }
+            }
+            Record::Envelope {
+                mailbox: owner,
+                number,
+                sequence,
+                capability,
+                received,
+                expires,
+                bytes,
+            } => {
+                self.next_number = self.next_number.max(number + 1);
+                if let Some((_, mailbox)) = self.by_number(owner) {
+                    mailbox.push(Waiting {
+                        number,
+                        sequence,
+                        capability,
+                        received,
+                        expires,
+                        bytes,
+                    });
+                    self.expiries.insert((expires, owner, sequence));
+                    self.waiting_bytes += u64::from(bytes);
+                }
+            }
+            Record::Put { mailbox, id, expires } => self.remember(mailbox, &id, expires),
+        }
+    }
+
+    /// Takes an order.
+    pub(crate) fn take(&mut self, order: Order) {
+        match order {
+            Order::Put(order) => self.put(order, None),
+            Order::Owner {
+                mailbox,
+                connection,
+                outbox,
+                order,
+            } => match order {
+                OwnerOrder::Read => self.read(mailbox, connection, outbox),
+                OwnerOrder::Ack { sequence } => self.acknowledge(&mailbox, sequence),
+                OwnerOrder::Allow {
+                    capability,
+                    max_envelopes,
+                    max_bytes,
+                } => {
+                    self.allow(mailbox, capability, max_envelopes, max_bytes, outbox);
+                }
+                OwnerOrder::Revoke { capability } => self.revoke(&mailbox, capability, outbox),
+                OwnerOrder::Close => self.close(&mailbox, outbox),
+                OwnerOrder::Leave => self.leave(&mailbox, connection),
+            },
+        }
+    }
+
+    /// Decides a put; `looked_up` is what the store remembers of it, if it was asked.
+    pub(crate) fn put(&mut self, order: Box<PutOrder>, looked_up: Option<Option<KnownPut>>) {
+        let now = self.now();
+        match self.judge(&order, looked_up, now) {
+            Verdict::Accept => self.accept(*order, now),
+            Verdict::Ask { number } => self.questions.push(Question::Put { number, order }),
+            Verdict::Wait => {}
+            Verdict::Stored(how) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
+            Verdict::Refuse(reason, retry_after_ms) => {
+                refuse(&order.outbox, order.id, reason, retry_after_ms);
+            }
+        }
+    }
+
+    fn judge(&mut self, order: &PutOrder, looked_up: Option<Option<KnownPut>>, now: u64) -> Verdict {
+        // One answer for an unknown mailbox and for an unknown capability, before anything that depends on the mailbox.
+        let Some(mailbox) = self.mailboxes.get(&order.mailbox) else {
+            return Verdict::Refuse(Reason::NotAllowed, 0);
+        };
+        if mailbox.capability(&order.capability).is_none() {
+            return Verdict::Refuse(Reason::NotAllowed, 0);
+        }
+        let number = mailbox.number;
+        if let Some(unflushed) = self.unflushed.get_mut(&(number, order.id)) {
+            if unflushed.digest != order.digest {
+                return Verdict::Refuse(Reason::IdUsed, 0);
+            }
+            if unflushed.acknowledged {
+                return Verdict::Stored(Stored::Acknowledged);
+            }
+            unflushed.senders.push(order.outbox.clone());
+            return Verdict::Wait;
+        }
+        match looked_up {
+            Some(Some(known)) if known.expires > now => {
+                return if known.digest == order.digest {
+                    Verdict::Stored(known.how)
+                } else {
+                    Verdict::Refuse(Reason::IdUsed, 0)
+                };
+            }
+            None if self.knows(number, &order.id, now) => return Verdict::Ask { number },
+            _ => {}
+        }
+        let bytes = length(&order.envelope);
+        if let Err(reason) = mailbox.admits(&order.capability, bytes) {
+            return Verdict::Refuse(reason, QUOTA_MS);
+        }
+        if self.failing {
+            return Verdict::Refuse(Reason::NotStored, NEXT_SWEEP_MS);
+        }
+        if self.unflushed.len() >= UNFLUSHED || self.unwritten_bytes >= UNFLUSHED_BYTES {
+            return Verdict::Refuse(Reason::Busy, SOON_MS);
+        }
+        if self.waiting_bytes + u64::from(bytes) > self.bounds.bytes || self.known_count >= self.bounds.puts {
+            return Verdict::Refuse(Reason::Busy, LATER_MS);
+        }
+        Verdict::Accept
+    }
+
+    fn accept(&mut self, order: PutOrder, now: u64) {
+        let Some(mailbox) = self.mailboxes.get_mut(&order.mailbox) else {
+            return;
+        };
+        let Some(capability) = mailbox.capability(&order.capability).map(|quota| quota.number) else {
+            return;
+        };
+        let (owner, sequence, number) = (mailbox.number, mailbox.take_sequence(), self.next_number);
+        self.next_number += 1;
+        let expires = now + u64::from(order.ttl_seconds) * 1000;
+        let bytes = length(&order.envelope);
+        mailbox.push(Waiting {
+            number,
+            sequence,
+            capability,
+            received: now,
+            expires,
+            bytes,
+        });
+        if let Some(reserve) = mailbox.wants_reserve() {
+            self.batch.reserved.insert(owner, reserve);
+        }
+        self.expiries.insert((expires, owner, sequence));
+        self.waiting_bytes += u64::from(bytes);
+        self.remember(owner, &order.id, expires);
+        // A copy for the queue: the frame's own bytes may pin a whole read buffer.
+        let body = Bytes::copy_from_slice(order.envelope.as_bytes());
+        self.unwritten_bytes += body.len();
+        self.unwritten.insert(
+            number,
+            Unwritten {
+                put: (owner, order.id),
+                body: body.clone(),
+            },
+        );
+        self.unflushed.insert(
+            (owner, order.id),
+            Unflushed {
+                digest: order.digest,
+                mailbox: order.mailbox,
+                sequence,
+                senders: vec![order.outbox],
+                acknowledged: false,
+                batch: self.batch_number,
+                index: self.batch.puts.len(),
+            },
+        );
+        self.batch.puts.push(Some(PutRow {
+            mailbox: owner,
+            id: order.id,
+            digest: order.digest,
+            expires,
+            envelope: Some(EnvelopeRow {
+                number,
+                sequence,
+                capability,
+                received: now,
+                body,
+            }),
+        }));
+        self.pump(&order.mailbox);
+    }
+
+    fn read(&mut self, key: [u8; 32], connection: u64, outbox: Outbox) {
+        self.expire_mailbox(&key);
+        let (next_sequence, waiting) = self
+            .mailboxes
+            .get(&key)
+            .map_or((1, 0), |mailbox| (mailbox.next_sequence(), mailbox.waiting() as u64));
+        outbox.answer(RelayFrame::Reading { next_sequence, waiting });
+        // A reader that asks again gets nothing twice: one byte would fetch a megabyte.
+        if self.seats.get(&key).is_some_and(|seat| seat.connection == connection) {
+            return;
+        }
+        let seat = Seat {
+            connection,
+            outbox,
+            asked: false,
+            bodies: HashMap::new(),
+        };
+        if let Some(older) = self.seats.insert(key, seat) {
+            older.outbox.displaced();
+        }
+        if let Some(mailbox) = self.mailboxes.get_mut(&key) {
+            mailbox.rewind();
+        }
+        self.pump(&key);
+    }
+
+    fn leave(&mut self, key: &[u8; 32], connection: u64) {
+        if self.seats.get(key).is_some_and(|seat| seat.connection == connection) {
+            self.seats.remove(key);
+        }
+    }
+
+    fn acknowledge(&mut self, key: &[u8; 32], sequence: u64) {
+        let Some(mailbox) = self.mailboxes.get_mut(key) else {
+            return;
+        };
+        let (number, gone) = (mailbox.number, mailbox.acknowledge(sequence));
+        for waiting in gone {
+            self.acknowledged(key, number, &waiting);
+        }
+        self.pump(key);
+    }
+
+    /// An envelope left its mailbox by its owner's word.
+    fn acknowledged(&mut self, key: &[u8; 32], mailbox: i64, waiting: &Waiting) {
+        self.uncount(key, mailbox, waiting);
+        let Some(unwritten) = self.unwritten.get(&waiting.number) else {
+            self.batch.deleted.push(waiting.number);
+            return;
+        };
+        let put = unwritten.put;
+        let Some(unflushed) = self.unflushed.get_mut(&put) else {
+            return;
+        };
+        unflushed.acknowledged = true;
+        for sender in unflushed.senders.drain(..) {
+            sender.answer(RelayFrame::Stored {
+                id: put.1,
+                how: Stored::Acknowledged,
+            });
+        }
+        if unflushed.batch == self.batch_number {
+            // Not being written yet: the envelope needn't be at all, only the memory of its put.
+            if let Some(Some(row)) = self.batch.puts.get_mut(unflushed.index) {
+                row.envelope = None;
+            }
+            self.forget_body(waiting.number);
+        } else {
+            self.batch.deleted.push(waiting.number);
+        }
+    }
+
+    fn allow(&mut self, key: [u8; 32], hash: CapabilityHash, max_envelopes: u32, max_bytes: u64, outbox: Outbox) {
+        let known = self.mailboxes.get(&key);
+        if known.is_none() && self.mailboxes.len() >= self.bounds.mailboxes {
+            return outbox.close(Close::TooMany);
+        }
+        let number = self.next_capability;
+        let mailbox = self
+            .mailboxes
+            .entry(key)
+            .or_insert_with(|| Mailbox::new(self.next_mailbox, 1, Some(0)));
+        let owner = mailbox.number;
+        if owner == self.next_mailbox {
+            self.next_mailbox += 1;
+            self.keys.insert(owner, key);
+            // At once, so that the very first envelope needn't wait for a flush to be delivered.
+            self.batch.reserved.insert(owner, 1 + RESERVE);
+        }
+        if mailbox.closed.take().is_some() {
+            self.batch.changes.push(Change::Open {
+                mailbox: owner,
+                key,
+                next_sequence: mailbox.next_sequence(),
+            });
+        }
+        let Some(number) = mailbox.allow(hash, number, max_envelopes, max_bytes) else {
+            return outbox.close(Close::TooMany);
+        };
+        self.next_capability = self.next_capability.max(number + 1);
+        self.batch.changes.push(Change::Allow {
+            mailbox: owner,
+            number,
+            hash: *hash.as_bytes(),
+            max_envelopes,
+            max_bytes,
+        });
+        self.answers.push((outbox, RelayFrame::Done(Done::Allow(hash))));
+    }
+
+    fn revoke(&mut self, key: &[u8; 32], hash: CapabilityHash, outbox: Outbox) {
+        let number = self.mailboxes.get_mut(key).and_then(|mailbox| mailbox.revoke(&hash));
+        if let Some(number) = number {
+            self.batch.changes.push(Change::Revoke { number });
+        }
+        // Also for an unknown one, but never before what was revoked earlier is flushed.
+        self.answers.push((outbox, RelayFrame::Done(Done::Revoke(hash))));
+    }
+
+    fn close(&mut self, key: &[u8; 32], outbox: Outbox) {
+        let now = self.now();
+        if let Some(mailbox) = self.mailboxes.get_mut(key).filter(|mailbox| mailbox.closed.is_none()) {
+            let (number, gone) = (mailbox.number, mailbox.close(now));
+            // Its owner has done with them: that is as good as acknowledged.
+            for waiting in gone {
+                self.acknowledged(key, number, &waiting);
+            }
+            self.unflushed.retain(|(owner, _), unflushed| {
+                let ours = *owner == number;
+                if ours
+                    && unflushed.batch == self.batch_number
+                    && let Some(row) = self.batch.puts.get_mut(unflushed.index)
+                {
+                    *row = None;
+                }
+                !ours
+            });
+            let known = self.known.remove(&number).map_or(0, |known| known.len());
+            self.known_count -= known;
+            self.batch.changes.push(Change::Close {
+                mailbox: number,
+                at: now,
+            });
+        }
+        self.answers.push((outbox, RelayFrame::Done(Done::CloseMailbox)));
+    }
+
+    fn knows(&self, mailbox: i64, id: &PutId, now: u64) -> bool {
+        let print = self.fingerprint.hash_one(id);
+        self.known
+            .get(&mailbox)
+            .and_then(|known| known.get(&print))
+            .is_some_and(|expires| *expires > now)
+    }
+
+    fn remember(&mut self, mailbox: i64, id: &PutId, expires: u64) {
+        let print = self.fingerprint.hash_one(id);
+        let known = self.known.entry(mailbox).or_default();
+        if known.insert(print, expires).is_none() {
+            self.known_count += 1;
+        }
+    }
+
+    fn forget_put(&mut self, mailbox: i64, id: &PutId) {
+        let print = self.fingerprint.hash_one(id);
+        if let Some(known) = self.known.get_mut(&mailbox)
+            && known.remove(&print).is_some()
+        {
+            self.known_count -= 1;
+        }
+    }
+
+    fn by_number(&mut self, number: i64) -> Option<([u8; 32], &mut Mailbox)> {
+        let key = self.keys.get(&number)?;
+        Some((*key, self.mailboxes.get_mut(key)?))
+    }
+
+    /// Never runs backwards: what has expired stays so.
+    fn now(&mut self) -> u64 {
+        self.latest = self.latest.max((self.clock)());
+        self.latest
+    }
+}
+
+enum Verdict {
+    Accept,
+    Ask {
+        number: i64,
+    },
+    /// Answered with the first of its kind, when that is flushed.
+    Wait,
+    Stored(Stored),
+    Refuse(Reason, u32),
+}
+
+fn refuse(outbox: &Outbox, id: PutId, reason: Reason, retry_after_ms: u32) {
+    outbox.answer(RelayFrame::Refused {
+        id,
+        reason,
+        retry_after_ms,
+    });
+}
+
+fn length(envelope: &Envelope) -> u32 {
+    u32::try_from(envelope.bucket()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,332 @@
+//! The desk alone: what is said before a flush, after it, and when there is none.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use sha2::{Digest, Sha256};
+use wire::mailbox::Capability;
+
+use super::*;
+use crate::outbox::{Out, Outgoing, outbox};
+
+const KEY: [u8; 32] = [1; 32];
+
+struct World {
+    desk: Desk,
+    owner: (Outbox, Outgoing),
+    sender: (Outbox, Outgoing),
+}
+
+impl World {
+    /// A mailbox with one capability, flushed.
+    fn new() -> Self {
+        let bounds = Bounds {
+            mailboxes: 10,
+            bytes: 1 << 30,
+            puts: 100_000,
+        };
+        let mut world = Self {
+            desk: Desk::new(bounds, Arc::new(|| 1_000_000)),
+            owner: outbox(),
+            sender: outbox(),
+        };
+        world.owner(OwnerOrder::Allow {
+            capability: capability().hash(),
+            max_envelopes: 10_000,
+            max_bytes: 1 << 30,
+        });
+        world.flush();
+        assert_eq!(
+            said(&mut world.owner.1),
+            [RelayFrame::Done(Done::Allow(capability().hash()))]
+        );
+        world
+    }
+
+    fn owner(&mut self, order: OwnerOrder) {
+        self.desk.take(Order::Owner {
+            mailbox: KEY,
+            connection: 1,
+            outbox: self.owner.0.clone(),
+            order,
+        });
+    }
+
+    fn put(&mut self, id: u8) {
+        let envelope = Envelope::from_bytes(vec![id; 1024].into()).unwrap();
+        self.desk.take(Order::Put(Box::new(PutOrder {
+            outbox: self.sender.0.clone(),
+            id: [id; 16],
+            mailbox: KEY,
+            capability: capability().hash(),
+            ttl_seconds: 60,
+            digest: Sha256::digest(envelope.as_bytes()).into(),
+            envelope,
+        })));
+    }
+
+    fn flush(&mut self) {
+        let batch = self.desk.next_batch().unwrap();
+        self.desk.written(*batch);
+    }
+
+    fn fail(&mut self) {
+        let batch = self.desk.next_batch().unwrap();
+        self.desk.refused(*batch);
+    }
+}
+
+fn capability() -> Capability {
+    Capability::from_bytes(&[7; 32])
+}
+
+fn said(outgoing: &mut Outgoing) -> Vec<RelayFrame> {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut frames = Vec::new();
+    while let Poll::Ready(Some(out)) = outgoing.poll_next(&mut context) {
+        match out {
+            Out::Answer(frame) | Out::Deliver(frame, _) => frames.push(frame),
+            other => panic!("{other:?}"),
+        }
+    }
+    frames
+}
+
+fn stored(id: u8, how: Stored) -> RelayFrame {
+    RelayFrame::Stored { id: [id; 16], how }
+}
+
+fn not_stored(id: u8) -> RelayFrame {
+    RelayFrame::Refused {
+        id: [id; 16],
+        reason: Reason::NotStored,
+        retry_after_ms: NEXT_SWEEP_MS,
+    }
+}
+
+#[test]
+fn stored_is_said_after_the_flush_and_not_before() {
+    let mut world = World::new();
+    world.put(1);
+    assert_eq!(said(&mut world.sender.1), []);
+    let batch = world.desk.next_batch().unwrap();
+    world.put(1);
+    assert_eq!(said(&mut world.sender.1), []);
+    world.desk.written(*batch);
+    // Once for the put, once for its repeat.
+    assert_eq!(
+        said(&mut world.sender.1),
+        [stored(1, Stored::Flushed), stored(1, Stored::Flushed)]
+    );
+    assert!(world.desk.next_batch().is_none());
+}
+
+#[test]
+fn a_live_reader_has_it_before_the_flush_and_its_acknowledgement_is_as_good() {
+    let mut world = World::new();
+    world.owner(OwnerOrder::Read);
+    said(&mut world.owner.1);
+    world.put(1);
+    assert!(matches!(
+        said(&mut world.owner.1)[..],
+        [RelayFrame::Deliver { sequence: 1, .. }]
+    ));
+    world.owner(OwnerOrder::Ack { sequence: 1 });
+    assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
+    // The envelope is never written, the memory of its put is.
+    let batch = world.desk.next_batch().unwrap();
+    assert!(batch.puts[0].as_ref().unwrap().envelope.is_none());
+    world.desk.written(*batch);
+    assert_eq!(said(&mut world.sender.1), []);
+    assert_eq!((world.desk.unwritten_bytes, world.desk.waiting_bytes), (0, 0));
+}
+
+#[test]
+fn an_acknowledgement_while_it_is_written_deletes_it_in_the_next_batch() {
+    let mut world = World::new();
+    world.owner(OwnerOrder::Read);
+    world.put(1);
+    let batch = world.desk.next_batch().unwrap();
+    world.owner(OwnerOrder::Ack { sequence: 1 });
+    assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
+    let number = batch.puts[0].as_ref().unwrap().envelope.as_ref().unwrap().number;
+    world.desk.written(*batch);
+    assert_eq!(said(&mut world.sender.1), []);
+    assert_eq!(world.desk.next_batch().unwrap().deleted, [number]);
+}
+
+#[test]
+fn a_full_disk_refuses_what_it_didnt_take_and_recovers() {
+    let mut world = World::new();
+    world.put(1);
+    let batch = world.desk.next_batch().unwrap();
+    world.put(2);
+    world.desk.refused(*batch);
+    assert_eq!(said(&mut world.sender.1), [not_stored(1), not_stored(2)]);
+    world.put(3);
+    assert_eq!(said(&mut world.sender.1), [not_stored(3)]);
+    // Not tried again before the next sweep, which probes.
+    assert!(world.desk.next_batch().is_none());
+    world.desk.sweep();
+    let probe = world.desk.next_batch().unwrap();
+    assert!(probe.probe);
+    world.desk.written(*probe);
+    // The same ids again are the same puts, not known ones.
+    world.put(1);
+    world.flush();
+    assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Flushed)]);
+    world.owner(OwnerOrder::Read);
+    assert!(matches!(
+        said(&mut world.owner.1)[..],
+        [RelayFrame::Reading {
+            next_sequence: 4,
+            waiting: 1
+        }]
+    ));
+}
+
+#[test]
+fn a_revocation_survives_a_full_disk_and_is_done_when_it_is_flushed() {
+    let mut world = World::new();
+    let hash = capability().hash();
+    world.owner(OwnerOrder::Revoke { capability: hash });
+    world.fail();
+    assert_eq!(said(&mut world.owner.1), []);
+    world.put(1);
+    assert!(matches!(
+        said(&mut world.sender.1)[..],
+        [RelayFrame::Refused {
+            reason: Reason::NotAllowed,
+            ..
+        }]
+    ));
+    world.desk.sweep();
+    let batch = world.desk.next_batch().unwrap();
+    assert!(matches!(batch.changes[..], [Change::Revoke { .. }]));
+    world.desk.written(*batch);
+    assert_eq!(said(&mut world.owner.1), [RelayFrame::Done(Done::Revoke(hash))]);
+}
+
+#[test]
+fn what_was_acknowledged_before_the_disk_was_full_is_remembered_later() {
+    let mut world = World::new();
+    world.owner(OwnerOrder::Read);
+    world.put(1);
+    let batch = world.desk.next_batch().unwrap();
+    world.owner(OwnerOrder::Ack { sequence: 1 });
+    said(&mut world.sender.1);
+    world.desk.refused(*batch);
+    world.put(1);
+    assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
+    world.desk.sweep();
+    let batch = world.desk.next_batch().unwrap();
+    let row = batch.puts.iter().flatten().next().unwrap();
+    assert_eq!((row.id, row.envelope.is_none()), ([1; 16], true));
+}
+
+#[test]
+fn no_number_beyond_the_reserve_is_delivered_before_it_is_flushed() {
+    let mut world = World::new();
+    world.owner(OwnerOrder::Read);
+    let mut last = 0;
+    for id in 0..=RESERVE {
+        world.put((id % 256) as u8);
+        // Ids repeat here, so forget them as if their ttl were over.
+        world.desk.unflushed.clear();
+        world.desk.known.clear();
+        for frame in said(&mut world.owner.1) {
+            if let RelayFrame::Deliver { sequence, .. } = frame {
+                last = sequence;
+            }
+        }
+        world.owner(OwnerOrder::Ack { sequence: last });
+    }
+    assert_eq!(last, RESERVE);
+    let batch = world.desk.next_batch().unwrap();
+    assert!(batch.reserved.values().all(|reserved| *reserved > RESERVE + 1));
+    world.desk.written(*batch);
+    assert!(matches!(
+        said(&mut world.owner.1)[..],
+        [RelayFrame::Deliver { sequence, .. }] if sequence == RESERVE + 1
+    ));
+}
+
+#[test]
+fn closing_while_a_put_is_written_deletes_it_and_a_new_put_of_that_id_is_new() {
+    let mut world = World::new();
+    world.put(1);
+    let first = world.desk.next_batch().unwrap();
+    world.owner(OwnerOrder::Close);
+    assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
+    world.owner(OwnerOrder::Allow {
+        capability: capability().hash(),
+        max_envelopes: 1,
+        max_bytes: 1024,
+    });
+    world.put(1);
+    world.desk.written(*first);
+    assert_eq!(said(&mut world.sender.1), []);
+    let second = world.desk.next_batch().unwrap();
+    assert_eq!(second.deleted.len(), 1);
+    assert_eq!(second.puts.len(), 1);
+    world.desk.written(*second);
+    assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Flushed)]);
+}
+
+#[test]
+fn too_much_that_isnt_flushed_is_busy() {
+    let mut world = World::new();
+    for index in 0..UNFLUSHED {
+        let id = (index as u128).to_be_bytes();
+        let envelope = Envelope::from_bytes(vec![0; 1024].into()).unwrap();
+        world.desk.take(Order::Put(Box::new(PutOrder {
+            outbox: world.sender.0.clone(),
+            id,
+            mailbox: KEY,
+            capability: capability().hash(),
+            ttl_seconds: 60,
+            digest: [0; 32],
+            envelope,
+        })));
+    }
+    world.put(255);
+    assert!(matches!(
+        said(&mut world.sender.1)[..],
+        [RelayFrame::Refused {
+            reason: Reason::Busy,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn an_envelope_that_the_store_lost_is_passed_over() {
+    let mut world = World::new();
+    for id in 1..=3 {
+        world.put(id);
+    }
+    world.flush();
+    world.owner(OwnerOrder::Read);
+    said(&mut world.owner.1);
+    let Some(Question::Bodies {
+        mailbox,
+        connection,
+        numbers,
+    }) = world.desk.questions.pop()
+    else {
+        panic!("nothing asked");
+    };
+    let found = [(numbers[0], 1), (numbers[2], 3)];
+    let found = found.map(|(number, id)| (number, Bytes::from(vec![id; 1024])));
+    world.desk.bodies(&mailbox, connection, &numbers, found.to_vec());
+    let sequences: Vec<_> = said(&mut world.owner.1)
+        .into_iter()
+        .map(|frame| match frame {
+            RelayFrame::Deliver { sequence, .. } => sequence,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sequences, [1, 3]);
+    assert!(world.desk.questions.is_empty());
+}

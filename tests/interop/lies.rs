@@ -1,0 +1,196 @@
+//! A gate, or an admin, who signs payloads that no honest one writes: each token of each payload is replaced by others, and
+//! both verifiers must say the same of what comes of it. Not here: changed bytes under an old signature.
+
+use anyhow::{Context, Result, ensure};
+use approval::checkpoint::Checkpoint;
+use approval::decision::Answer;
+use approval::outcome::{Ended, Nothing};
+use approval::transcript::Log;
+use approval::Signed;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use wire::identity::Identity;
+
+use crate::compare;
+use crate::transcript::{World, command, ran};
+
+/// What is put in place of a value: other types, other spellings of the same, the edges of the bounds.
+const VALUES: [&str; 24] = [
+    "null", "true", "-0", "0", "1", "1.0", "1e0", "-1", "2", "65536", "4294967296", "9007199254740992",
+    "18446744073709551616", r#""""#, r#""a""#, r#""A""#, r#""/\u0000""#, r#""/\ud800""#, r#""\ud83e\udd80""#, "[]", "{}",
+    r#"{"command":{}}"#, r#"{"base64":"Lw=="}"#, r#"{"base64":"L/8="}"#,
+];
+
+/// Where the tokens of a JSON text are, with whether each is the name of a field.
+fn tokens(text: &str) -> Vec<(usize, usize, bool)> {
+    let bytes = text.as_bytes();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(byte) = bytes.get(at) {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let length = match byte {
+            b'"' => {
+                let mut escaped = false;
+                let ends = |byte: &u8| {
+                    let end = *byte == b'"' && !escaped;
+                    escaped = *byte == b'\\' && !escaped;
+                    end
+                };
+                rest.iter().skip(1).position(ends).map_or(rest.len(), |end| end + 2)
+            }
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => {
+                rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count()
+            }
+            _ => 0,
+        };
+        if length > 0 {
+            found.push((at, at + length, bytes.get(at + length) == Some(&b':')));
+        }
+        at += length.max(1);
+    }
+    found
+}
+
+/// Every payload that differs from this one in one token, or in white space, with a name for people.
+fn mutants(payload: &str) -> Vec<(String, String)> {
+    let mut all = vec![
+        ("white space around".to_owned(), format!(" {payload}\n")),
+        ("byte order mark".to_owned(), format!("\u{feff}{payload}")),
+        ("twice".to_owned(), payload.repeat(2)),
+    ];
+    for (start, end, is_name) in tokens(payload) {
+        let (Some(before), Some(token), Some(after)) = (payload.get(..start), payload.get(start..end), payload.get(end..))
+        else {
+            continue;
+        };
+        let mut put = |with: &str| all.push((format!("{token} at {start}: {with}"), format!("{before}{with}{after}")));
+        put(&format!("\t{token} "));
+        if is_name {
+            put(r#""other""#);
+            put(&format!("{token}:0,{token}"));
+            put(&token.replacen('e', r"\u0065", 1));
+        } else {
+            VALUES.iter().for_each(|value| put(value));
+            put(&format!("[{token}]"));
+        }
+    }
+    all
+}
+
+/// Signs anything as anything.
+fn dsse(by: &Identity, kind: &str, payload: &str) -> Result<Signed> {
+    let kind = format!("application/vnd.countersign.{kind}+json");
+    let signature = by.sign(format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len()).as_bytes());
+    let (payload, signature) = (STANDARD.encode(payload), STANDARD.encode(signature));
+    let signatures = format!(r#"[{{"keyid":"{}","sig":"{signature}"}}]"#, by.party());
+    let text = format!(r#"{{"payloadType":"{kind}","payload":"{payload}","signatures":{signatures}}}"#);
+    Ok(Signed::parse(text.as_bytes())?)
+}
+
+fn payload_of(statement: &Signed) -> Result<String> {
+    let (_, rest) = statement.as_str().split_once(r#""payload":""#).context("no payload")?;
+    let (payload, _) = rest.split_once('"').context("no payload")?;
+    Ok(String::from_utf8(STANDARD.decode(payload)?)?)
+}
+
+/// An export with whatever entries, under the gate's own checkpoint. Not with the crate's writer: it is for the honest.
+fn export(gate: &Identity, entries: &[Signed]) -> Vec<u8> {
+    let (mut log, mut text) = (Log::new(), String::new());
+    for entry in entries {
+        let index = log.append(entry.as_bytes());
+        text += &format!("{{\"index\":{index},\"statement\":{}}}\n", entry.as_str());
+    }
+    let checkpoint = Checkpoint::sign(gate, log.size(), log.root());
+    let head = format!(r#"{{"countersign":"transcript","v":1,"gate":"{}","size":{}}}"#, gate.party(), log.size());
+    let last = serde_json::json!({ "checkpoint": checkpoint.as_str() });
+    format!("{head}\n{text}{last}\n").into_bytes()
+}
+
+/// Tries every mutant of the last entry in its place.
+fn compare_mutants(world: &World, by: &Identity, kind: &str) -> Result<()> {
+    let (last, before) = world.entries.split_last().context("no entry")?;
+    let payload = payload_of(last)?;
+    let mut files = vec![("the honest one".to_owned(), export(&world.cast.gate, &world.entries))];
+    for (name, mutant) in mutants(&payload) {
+        let entries = [before, &[dsse(by, kind, &mutant)?]].concat();
+        files.push((name, export(&world.cast.gate, &entries)));
+    }
+    let right = compare(&files)?;
+    // White space and another spelling of a field's name are harmless, hardly anything else is.
+    ensure!(right > 3 && right < files.len() / 2, "{right} of {} right", files.len());
+    Ok(())
+}
+
+#[test]
+fn rosters() -> Result<()> {
+    let world = World::of_alice()?;
+    compare_mutants(&world, &world.cast.gate, "roster")
+}
+
+#[test]
+fn rosters_that_the_admins_agreed_to() -> Result<()> {
+    let world = World::of_two()?;
+    compare_mutants(&world, &world.cast.gate, "roster")
+}
+
+#[test]
+fn requests() -> Result<()> {
+    let mut world = World::of_alice()?;
+    world.ask(command()?)?;
+    compare_mutants(&world, &world.cast.gate, "request")
+}
+
+#[test]
+fn decisions() -> Result<()> {
+    let mut world = World::of_alice()?;
+    let request = world.ask(command()?)?;
+    world.decide(|cast| &cast.alice, &request, Answer::Approve)?;
+    compare_mutants(&world, &world.cast.alice, "decision")
+}
+
+#[test]
+fn permits() -> Result<()> {
+    let mut world = World::of_alice()?;
+    let request = world.ask(command()?)?;
+    world.decide(|cast| &cast.alice, &request, Answer::Approve)?;
+    world.permit(&request)?;
+    compare_mutants(&world, &world.cast.gate, "permit")
+}
+
+#[test]
+fn outcomes() -> Result<()> {
+    let mut world = World::of_alice()?;
+    let request = world.ask(command()?)?;
+    world.decide(|cast| &cast.alice, &request, Answer::Approve)?;
+    let permit = world.permit(&request)?;
+    world.end(&request, Some(permit), ran())?;
+    compare_mutants(&world, &world.cast.gate, "outcome")
+}
+
+#[test]
+fn outcomes_without_a_permit() -> Result<()> {
+    let mut world = World::of_alice()?;
+    let request = world.ask(command()?)?;
+    world.end(&request, None, Ended::Withdrawn(Nothing::default()))?;
+    compare_mutants(&world, &world.cast.gate, "outcome")
+}
+
+#[test]
+fn everything_in_another_place() -> Result<()> {
+    let (world, _) = crate::transcript::season()?;
+    let mut files = Vec::new();
+    for at in 0..world.entries.len() {
+        let mut removed = world.entries.clone();
+        let entry = removed.remove(at);
+        for to in 0..removed.len() {
+            let mut moved = removed.clone();
+            moved.insert(to, entry.clone());
+            files.push((format!("entry {at} at {to}"), export(&world.cast.gate, &moved)));
+            let mut again = world.entries.clone();
+            again.insert(to, entry.clone());
+            files.push((format!("entry {at} again at {to}"), export(&world.cast.gate, &again)));
+        }
+        files.push((format!("without entry {at}"), export(&world.cast.gate, &removed)));
+    }
+    compare(&files)?;
+    Ok(())
+}
