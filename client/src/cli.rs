@@ -127,6 +127,7 @@ pub fn main() -> ExitCode {
         }
     };
     logs(cli.verbose);
+    keep_memory_private();
     let context = Context { home: cli.home, json: cli.json };
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut std::io::stdout());
@@ -188,6 +189,11 @@ fn logs(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Keys live in this process: no core file, and no other process of this user reads its memory (root still can).
+fn keep_memory_private() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// Resolves when the process is asked to end.

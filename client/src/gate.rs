@@ -19,11 +19,12 @@ use approval::roster::{Quorum, Roster};
 use approval::{Digest, Id16, Name, RelayUrl, Time, sign};
 
 use crate::channel::Group;
-use crate::clock::{Clock, System};
+use crate::clock::{Clock, Source, System};
 use crate::home::{Home, Lock};
 use crate::link::{self, LinkEvent, LinkHandle};
 use crate::local::{Answer, Question};
 use crate::party::{Birth, Kind, Party, PartyError};
+use crate::runner::Launcher;
 use crate::store::Tx;
 
 pub use pairing::Admission;
@@ -152,12 +153,34 @@ pub(crate) struct Gate {
     heads: HashMap<wire::identity::PartyId, u64>,
     /// The size that was last left beside the database.
     marked: Option<u64>,
-    launcher: crate::runner::Launcher,
+    launcher: Launcher,
     _lock: Lock,
 }
 
+/// What a gate takes from outside; tests put their own in.
+pub struct Surroundings {
+    /// Where it reads the time.
+    pub clock: Box<dyn Source>,
+    /// The program that starts commands: this one.
+    pub launcher: Launcher,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { clock: Box::new(System), launcher: Launcher::current() }
+    }
+}
+
 /// Runs the gate in this home until `shutdown` resolves. `ready` is told when it listens.
-pub async fn serve(home: Home, shutdown: impl Future<Output = ()>, ready: impl FnOnce(&std::path::Path)) -> Result<(), GateError> {
+///
+/// # Errors
+/// [`GateError`] when it can't start, or can't even read its state any more.
+pub async fn serve(
+    home: Home,
+    surroundings: Surroundings,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(&std::path::Path),
+) -> Result<(), GateError> {
     let Some(lock) = home.try_lock(LOCK)? else {
         return Err(GateError::Running(home.path().display().to_string()));
     };
@@ -170,7 +193,7 @@ pub async fn serve(home: Home, shutdown: impl Future<Output = ()>, ready: impl F
     let floor = party.replay.time().map_or(0, Time::millis);
     let halted = rolled_back(&mut party).await?;
     let mut gate = Gate {
-        clock: Clock::new(Box::new(System), floor),
+        clock: Clock::new(surroundings.clock, floor),
         incarnation,
         link: link.clone(),
         connected: false,
@@ -181,7 +204,7 @@ pub async fn serve(home: Home, shutdown: impl Future<Output = ()>, ready: impl F
         halted,
         heads: HashMap::new(),
         marked: None,
-        launcher: crate::runner::Launcher::current(),
+        launcher: surroundings.launcher,
         _lock: lock,
         party,
     };

@@ -82,12 +82,19 @@ impl Clerks {
             mut tasks,
             ..
         } = self;
-        drop((batches, questions));
-        while let Some(done) = tasks.join_next().await {
-            let closed = done.map_err(|_| StoreError::Stopped)?;
-            closed.map_err(|source| StoreError::Unknown { source })?;
-        }
-        Ok(())
+        // One after the other: the last to close folds the log into the file, and two at once would each leave it to the
+        // other.
+        drop(questions);
+        closed(tasks.join_next().await)?;
+        drop(batches);
+        closed(tasks.join_next().await)
+    }
+}
+
+fn closed(done: Option<Result<Result<(), sqlx::Error>, tokio::task::JoinError>>) -> Result<(), StoreError> {
+    match done {
+        Some(Ok(closed)) => closed.map_err(|source| StoreError::Unknown { source }),
+        Some(Err(_)) | None => Err(StoreError::Stopped),
     }
 }
 

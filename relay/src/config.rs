@@ -31,8 +31,9 @@ pub struct Config {
     pub names: Vec<RelayName>,
     /// Most connections at once; fewer if the process may open fewer files. Default 10,000.
     pub max_connections: usize,
-    /// Most connections at once from one IPv4 address or one IPv6 /64. Default 256; raise it behind a proxy, which is one
-    /// address for everybody.
+    /// Most connections at once from one IPv4 address or one IPv6 /64; twice as many may come within two minutes, and this
+    /// machine's own as often as they like. Default 256; raise it behind a proxy elsewhere, which is one address for
+    /// everybody.
     pub max_connections_per_address: usize,
     /// Most mailboxes, those closed within 30 days included. Default 100,000.
     pub max_mailboxes: usize,

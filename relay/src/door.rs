@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
@@ -30,6 +30,12 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Most that is read and thrown away so that the last word arrives: closing on unread bytes would reset the connection.
 const DRAINED_BYTES: usize = 256 * 1024;
+
+/// How long it takes until an address that used up its new connections has all of them again.
+const REFILL_SECONDS: f64 = 120.0;
+
+/// Addresses remembered before those with nothing to remember are forgotten.
+const TALLIES: usize = 10_000;
 
 const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -210,10 +216,19 @@ async fn read_request(stream: &mut TcpStream) -> Result<Request, RequestError> {
     }
 }
 
-/// Counts the connections of each address.
+/// Counts the connections of each address: how many there are, and how fast new ones come. Every mailbox needs a login and
+/// every login a connection, so this also bounds how fast a stranger fills the relay with mailboxes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    tallies: Arc<Mutex<HashMap<IpAddr, Tally>>>,
+}
+
+#[derive(Debug)]
+struct Tally {
+    connections: usize,
+    /// New connections that may come at once; refilled within [`REFILL_SECONDS`].
+    tokens: f64,
+    filled: Instant,
 }
 
 /// One connection counted, until dropped.
@@ -224,15 +239,28 @@ pub(crate) struct Counted {
 }
 
 impl Addresses {
-    /// Counts a connection, unless `most` are there.
-    pub(crate) fn count(&self, address: IpAddr, most: usize) -> Option<Counted> {
+    /// Counts a connection, unless `most` are there, or twice as many came lately.
+    pub(crate) fn count(&self, address: IpAddr, most: usize, now: Instant) -> Option<Counted> {
         let network = network(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_insert(0);
-        if *count >= most {
+        let full = most as f64 * 2.0;
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        if tallies.len() >= TALLIES {
+            tallies.retain(|_, tally| tally.connections > 0 || tally.tokens_at(now, full) < full);
+        }
+        let tally = tallies.entry(network).or_insert(Tally {
+            connections: 0,
+            tokens: full,
+            filled: now,
+        });
+        tally.tokens = tally.tokens_at(now, full);
+        tally.filled = now;
+        // This machine's own programs, a proxy among them, may come as often as they like.
+        let too_often = tally.tokens < 1.0 && !address.to_canonical().is_loopback();
+        if tally.connections >= most || too_often {
             return None;
         }
-        *count += 1;
+        tally.tokens = (tally.tokens - 1.0).max(0.0);
+        tally.connections += 1;
         Some(Counted {
             addresses: self.clone(),
             network,
@@ -240,14 +268,18 @@ impl Addresses {
     }
 }
 
+impl Tally {
+    fn tokens_at(&self, now: Instant, full: f64) -> f64 {
+        let since = now.saturating_duration_since(self.filled).as_secs_f64();
+        (self.tokens + since * full / REFILL_SECONDS).min(full)
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut counts = self.addresses.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
+        let mut tallies = self.addresses.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tally) = tallies.get_mut(&self.network) {
+            tally.connections = tally.connections.saturating_sub(1);
         }
     }
 }
@@ -269,16 +301,64 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn a_relay_whose_store_takes_nothing_is_not_well() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let health = Health::new();
+        health.set(false);
+        client
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let entered = enter(stream, &health, Duration::from_secs(5));
+        let mut answer = String::new();
+        let (entered, _) = tokio::join!(entered, async {
+            client.read_to_string(&mut answer).await.unwrap();
+            drop(client);
+        });
+        assert!(entered.is_none());
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    }
+
     #[test]
     fn an_address_is_counted_until_its_connection_ends() {
-        let addresses = Addresses::default();
+        let (addresses, now) = (Addresses::default(), Instant::now());
         let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let first = addresses.count(one, 1).unwrap();
-        assert!(addresses.count(one, 1).is_none());
-        assert!(addresses.count("192.0.2.2".parse().unwrap(), 1).is_some());
+        let first = addresses.count(one, 1, now).unwrap();
+        assert!(addresses.count(one, 1, now).is_none());
+        let other = "192.0.2.2".parse().unwrap();
+        assert!(addresses.count(other, 1, now).is_some());
         drop(first);
-        assert!(addresses.count(one, 1).is_some());
-        assert!(addresses.counts.lock().unwrap().is_empty());
+        assert!(addresses.count(one, 1, now).is_some());
+    }
+
+    #[test]
+    fn an_address_that_comes_too_often_has_to_wait_but_not_this_machine() {
+        let (addresses, now) = (Addresses::default(), Instant::now());
+        let comes = |address: &str, seconds| {
+            let later = now + Duration::from_secs(seconds);
+            let address = address.parse().unwrap();
+            addresses.count(address, 2, later).is_some()
+        };
+        assert!((0..4).all(|_| comes("192.0.2.1", 0)));
+        assert!(!comes("192.0.2.1", 0));
+        assert!(comes("192.0.2.1", 30));
+        assert!(!comes("192.0.2.1", 30));
+        assert!((0..10).all(|_| comes("127.0.0.1", 0) && comes("::1", 0)));
+    }
+
+    #[test]
+    fn addresses_with_nothing_to_remember_are_forgotten() {
+        let (addresses, now) = (Addresses::default(), Instant::now());
+        for number in 0..u32::try_from(TALLIES).unwrap() {
+            let address = std::net::Ipv4Addr::from(number).into();
+            addresses.count(address, 2, now);
+        }
+        let later = now + Duration::from_secs(120);
+        let _kept = addresses.count("192.0.2.1".parse().unwrap(), 2, later);
+        assert_eq!(addresses.tallies.lock().unwrap().len(), 1);
     }
 
     #[test]

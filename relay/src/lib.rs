@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use wire::login::RelayName;
 
 mod clerks;
@@ -188,10 +188,10 @@ impl Relay {
             connections: JoinSet::new(),
         };
         let mut shutdown = pin!(shutdown);
-        loop {
+        let stopped = loop {
             tokio::select! {
-                () = &mut shutdown => break,
-                stopped = work.join_next() => return verdict(stopped),
+                () = &mut shutdown => break None,
+                stopped = work.join_next() => break Some(verdict(stopped)),
                 Some(_) = hall.connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => hall.receive(stream, peer),
@@ -202,13 +202,16 @@ impl Relay {
                     }
                 }
             }
-        }
+        };
         drop(listener);
         tracing::info!("shutting down");
         stop.send(true).ok();
         let drained = async { while hall.connections.join_next().await.is_some() {} };
         timeout(DRAIN, drained).await.ok();
         drop(hall);
+        if let Some(stopped) = stopped {
+            return stopped;
+        }
         finish.send(()).ok();
         verdict(work.join_next().await)
     }
@@ -261,7 +264,7 @@ impl Hall {
             // Too many to spend a task on.
             return;
         };
-        let Some(counted) = self.addresses.count(peer.ip(), self.most_per_address) else {
+        let Some(counted) = self.addresses.count(peer.ip(), self.most_per_address, Instant::now()) else {
             self.connections.spawn(turn_away(stream, permit));
             return;
         };

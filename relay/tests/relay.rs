@@ -963,6 +963,50 @@ async fn large_envelopes_come_through_too() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_senders_at_once_lose_nothing_and_nothing_comes_twice() {
+    let world = World::new().await;
+    let (mut owner, _sender, mailbox) = world.pair().await;
+    owner.read().await;
+    let mut senders = tokio::task::JoinSet::new();
+    for number in 0..8_u8 {
+        let address = world.address;
+        let put = mailbox.put(number);
+        senders.spawn(async move {
+            let mut sender = Client::login(address, &key(100 + number)).await;
+            for round in 0..100_u8 {
+                let mut put = put.clone();
+                put.id[1] = round;
+                // One in flight while the next is sent.
+                sender.send(ClientFrame::Put(put)).await;
+                if round % 2 == 1 {
+                    for _ in 0..2 {
+                        let frame = sender.next().await;
+                        assert!(matches!(frame, RelayFrame::Stored { .. }), "{frame:?}");
+                    }
+                }
+            }
+        });
+    }
+    let mut by_sender = [0; 8];
+    for expected in 1..=800 {
+        let (sequence, sender) = owner.delivery().await;
+        assert_eq!(sequence, expected);
+        by_sender[usize::from(sender)] += 1;
+        if sequence % 5 == 0 {
+            owner.ack(sequence).await;
+        }
+    }
+    assert_eq!(by_sender, [100; 8]);
+    while let Some(sender) = senders.join_next().await {
+        sender.unwrap();
+    }
+    owner.settle().await;
+    let world = world.restart().await;
+    let mut owner = world.client(&mailbox.key).await;
+    assert_eq!(owner.read().await, (801, 0));
+}
+
 #[tokio::test]
 async fn stored_says_whether_the_reader_was_first() {
     let world = World::new().await;
@@ -1053,6 +1097,7 @@ impl Program {
             .args(["--listen", "127.0.0.1:0", "--store"])
             .arg(store)
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut line = String::new();

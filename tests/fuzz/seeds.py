@@ -46,7 +46,8 @@ def logins():
         url = vector["url"]
         seed("relay_url", f"{number:02}", url)
         seed("relay_name", f"{number:02}", re.sub("^[A-Za-z]*://|/.*", "", url))
-        seed("relay_name", f"{number:02}_url", url) if number % 8 == 0 else None
+        if number % 8 == 0:
+            seed("relay_name", f"{number:02}_url", url)
 
 
 def keys():
@@ -55,10 +56,10 @@ def keys():
         seed("key_text", vector["name"], vector["public_text"])
         seed("key_text", vector["name"] + "_secret", vector["secret_text"])
         seed("key_bytes", vector["name"], bytes.fromhex(vector["public"]))
-    for number, vector in enumerate(keys["bad_texts"]):
-        seed("key_text", vector["name"], vector["text"]) if number % 4 == 0 else None
-    for number, vector in enumerate(keys["bad_points"]):
-        seed("key_bytes", vector["name"], bytes.fromhex(vector["public"])) if number % 2 == 0 else None
+    for vector in keys["bad_texts"][::4]:
+        seed("key_text", vector["name"], vector["text"])
+    for vector in keys["bad_points"][::2]:
+        seed("key_bytes", vector["name"], bytes.fromhex(vector["public"]))
     seed("key_bytes", "one_byte_short", bytes(range(31)))
     seed("key_bytes", "one_byte_long", bytes(range(33)))
 
@@ -105,7 +106,8 @@ def statements():
                 seed(kind, vector["name"], payload)
     for number, vector in enumerate(vectors("approval/decisions.json")["statements"]):
         kind, payload = payload_of(vector)
-        seed(kind, f"decided_{number:02}", payload) if kind in ("decision", "request") else None
+        if kind in ("decision", "request"):
+            seed(kind, f"decided_{number:02}", payload)
     for kind in ("device", "roster", "request", "decision", "permit", "outcome"):
         for name, payload in {"empty": "", "null": "null", "array": "[1]", "nested": "[" * 300}.items():
             seed(kind, name, payload)
@@ -210,10 +212,10 @@ def transcripts():
         if path.stem.startswith("bad-file"):
             continue
         lines = script(text, "quoting" not in path.stem, seeds)
-        if lines and len(lines) < 20:
-            seed("transcript", path.stem, "".join(lines)) if number % 2 == 0 or small else None
-        elif lines:
+        if lines and len(lines) > 20:
             seed("transcript", "good-beginning-of-a-season", "".join(lines[:11]))
+        elif lines and (small or number % 2 == 0):
+            seed("transcript", path.stem, "".join(lines))
     for path in sorted((VECTORS / "transcript").glob("proof-*.json")):
         seed("proof", path.stem, path.read_bytes())
 

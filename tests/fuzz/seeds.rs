@@ -16,7 +16,10 @@ const MUTATIONS: usize = 2000;
 const TOTAL: [&str; 2] = ["rendering", "escaping"];
 
 fn targets() -> Vec<Target> {
-    let question = Target { name: "question", run: local_line::<Question> };
+    let question = Target {
+        name: "question",
+        run: local_line::<Question>,
+    };
     TARGETS.iter().copied().chain([question]).collect()
 }
 
@@ -32,7 +35,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn names(paths: &[PathBuf]) -> BTreeSet<String> {
-    paths.iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    paths
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect()
 }
 
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -51,7 +57,12 @@ fn run(target: &Target, origin: &Path, bytes: &[u8]) -> bool {
         fn drop(&mut self) {
             if thread::panicking() {
                 let Self(target, origin, bytes) = self;
-                eprintln!("target {}, from {}: \"{}\"", target.name, origin.display(), bytes.escape_ascii());
+                eprintln!(
+                    "target {}, from {}: \"{}\"",
+                    target.name,
+                    origin.display(),
+                    bytes.escape_ascii()
+                );
             }
         }
     }
@@ -76,27 +87,52 @@ fn each_target(work: impl Fn(&Target) + Sync) {
 fn every_target_has_a_body_a_program_and_seeds() {
     let bodies: BTreeSet<String> = targets().iter().map(|target| target.name.to_owned()).collect();
     assert_eq!(bodies.len(), targets().len(), "two targets of one name");
-    assert_eq!(names(&files(&folder("fuzz_targets"))), bodies, "tests/fuzz/fuzz_targets/ and targets! differ");
-    assert_eq!(names(&files(&folder("seeds"))), bodies, "tests/fuzz/seeds/ and targets! differ");
+    assert_eq!(
+        names(&files(&folder("fuzz_targets"))),
+        bodies,
+        "tests/fuzz/fuzz_targets/ and targets! differ"
+    );
+    assert_eq!(
+        names(&files(&folder("seeds"))),
+        bodies,
+        "tests/fuzz/seeds/ and targets! differ"
+    );
     let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
     for body in &bodies {
-        assert!(manifest.contains(&format!("\"fuzz_targets/{body}.rs\"")), "{body} isn't in tests/fuzz/Cargo.toml");
+        assert!(
+            manifest.contains(&format!("\"fuzz_targets/{body}.rs\"")),
+            "{body} isn't in tests/fuzz/Cargo.toml"
+        );
     }
 }
 
 #[test]
 fn every_target_takes_some_seeds_and_refuses_others() {
     each_target(|target| {
-        let (taken, refused): (Vec<_>, Vec<_>) =
-            seeds(target.name).into_iter().partition(|(path, bytes)| run(target, path, bytes));
-        assert!(!taken.is_empty(), "{}: no seed is taken, so none goes deep", target.name);
-        assert_eq!(refused.is_empty(), TOTAL.contains(&target.name), "{}: refuses {}", target.name, refused.len());
+        let (taken, refused): (Vec<_>, Vec<_>) = seeds(target.name)
+            .into_iter()
+            .partition(|(path, bytes)| run(target, path, bytes));
+        assert!(
+            !taken.is_empty(),
+            "{}: no seed is taken, so none goes deep",
+            target.name
+        );
+        assert_eq!(
+            refused.is_empty(),
+            TOTAL.contains(&target.name),
+            "{}: refuses {}",
+            target.name,
+            refused.len()
+        );
     });
 }
 
 #[test]
 fn a_proof_or_transcript_named_bad_is_refused() {
-    for target in targets().iter().filter(|target| ["export", "proof", "checkpoint"].contains(&target.name)) {
+    for target in targets()
+        .iter()
+        .filter(|target| ["export", "proof", "checkpoint"].contains(&target.name))
+    {
         for (path, bytes) in seeds(target.name) {
             let bad = path.to_string_lossy().contains("bad-");
             assert_eq!(run(target, &path, &bytes), !bad, "{}", path.display());
@@ -143,8 +179,20 @@ impl Chance {
 
     fn mutate(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
         const TELLING: [&[u8]; 14] = [
-            b"0", b"-1", b"18446744073709551616", b"\"", b"\\", b"\n", b"\0", b"\xff\xff\xff\xff", b"null", b"{}", b" ",
-            b"\x1b", "\u{202e}".as_bytes(), b"\x80",
+            b"0",
+            b"-1",
+            b"18446744073709551616",
+            b"\"",
+            b"\\",
+            b"\n",
+            b"\0",
+            b"\xff\xff\xff\xff",
+            b"null",
+            b"{}",
+            b" ",
+            b"\x1b",
+            "\u{202e}".as_bytes(),
+            b"\x80",
         ];
         let (at, end) = (self.below(bytes.len() + 1), bytes.len());
         let stretch = at..end.min(at + 1 + self.below(16));

@@ -23,14 +23,22 @@ struct Pair {
 
 impl Pair {
     fn new() -> Result<Self> {
-        let (secret, mailbox) = (EnvelopeSecret::generate(&mut OsRng), MailboxKey::generate(&mut OsRng).id());
-        Ok(Self { secret, mailbox, hpke: Hpke::set_up(FOLDER)? })
+        let (secret, mailbox) = (
+            EnvelopeSecret::generate(&mut OsRng),
+            MailboxKey::generate(&mut OsRng).id(),
+        );
+        Ok(Self {
+            secret,
+            mailbox,
+            hpke: Hpke::set_up(FOLDER)?,
+        })
     }
 
     fn they_open(&mut self, envelope: &[u8]) -> Result<Value> {
-        let secret = STANDARD.encode(&*self.secret.to_bytes());
+        let secret = STANDARD.encode(*self.secret.to_bytes());
         let (mailbox, envelope) = (STANDARD.encode(self.mailbox.as_bytes()), STANDARD.encode(envelope));
-        self.hpke.ask(&json!({ "op": "open", "secret": secret, "mailbox": mailbox, "envelope": envelope }))
+        self.hpke
+            .ask(&json!({ "op": "open", "secret": secret, "mailbox": mailbox, "envelope": envelope }))
     }
 
     fn they_seal(&mut self, content: u8, message: &[u8]) -> Result<Envelope> {
@@ -38,7 +46,10 @@ impl Pair {
         let (mailbox, message) = (STANDARD.encode(self.mailbox.as_bytes()), STANDARD.encode(message));
         let question = json!({ "op": "seal", "key": key, "mailbox": mailbox, "content": content, "message": message });
         let answer = self.hpke.ask(&question)?;
-        let envelope = answer["envelope"].as_str().with_context(|| answer.to_string())?;
+        let envelope = answer
+            .get("envelope")
+            .and_then(Value::as_str)
+            .with_context(|| answer.to_string())?;
         Ok(Envelope::from_bytes(Bytes::from(STANDARD.decode(envelope)?))?)
     }
 }
@@ -67,7 +78,10 @@ fn what_we_seal_they_open() -> Result<()> {
             let envelope = seal(&pair.secret.key(), &pair.mailbox, content, &message, &mut OsRng)?;
             assert_eq!(envelope.bucket(), length);
             let opened = pair.they_open(envelope.as_bytes())?;
-            assert_eq!(opened, json!({ "content": number, "message": STANDARD.encode(&message) }));
+            assert_eq!(
+                opened,
+                json!({ "content": number, "message": STANDARD.encode(&message) })
+            );
         }
     }
     Ok(())
@@ -110,8 +124,14 @@ fn contents_that_nobody_knows_and_messages_too_long_are_refused_by_both() -> Res
     let mut pair = Pair::new()?;
     for content in [0, 3, 255] {
         let envelope = pair.they_seal(content, b"approve?")?;
-        assert!(open(&pair.secret, &pair.mailbox, &envelope).is_err(), "content {content}");
-        assert!(pair.they_open(envelope.as_bytes())?.get("refused").is_some(), "content {content}");
+        assert!(
+            open(&pair.secret, &pair.mailbox, &envelope).is_err(),
+            "content {content}"
+        );
+        assert!(
+            pair.they_open(envelope.as_bytes())?.get("refused").is_some(),
+            "content {content}"
+        );
     }
     let message = vec![0; ENVELOPE_MESSAGE_BYTES + 1];
     assert!(seal(&pair.secret.key(), &pair.mailbox, Content::Mls, &message, &mut OsRng).is_err());

@@ -2,13 +2,15 @@
 //! both verifiers must say the same of what comes of it. Not here: changed bytes under an old signature.
 
 use anyhow::{Context, Result, ensure};
+use approval::Signed;
 use approval::checkpoint::Checkpoint;
 use approval::decision::Answer;
 use approval::outcome::{Ended, Nothing};
+use approval::statement::sign;
 use approval::transcript::Log;
-use approval::Signed;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use wire::identity::Identity;
 
 use crate::compare;
@@ -16,9 +18,30 @@ use crate::transcript::{World, command, ran};
 
 /// What is put in place of a value: other types, other spellings of the same, the edges of the bounds.
 const VALUES: [&str; 24] = [
-    "null", "true", "-0", "0", "1", "1.0", "1e0", "-1", "2", "65536", "4294967296", "9007199254740992",
-    "18446744073709551616", r#""""#, r#""a""#, r#""A""#, r#""/\u0000""#, r#""/\ud800""#, r#""\ud83e\udd80""#, "[]", "{}",
-    r#"{"command":{}}"#, r#"{"base64":"Lw=="}"#, r#"{"base64":"L/8="}"#,
+    "null",
+    "true",
+    "-0",
+    "0",
+    "1",
+    "1.0",
+    "1e0",
+    "-1",
+    "2",
+    "65536",
+    "4294967296",
+    "9007199254740992",
+    "18446744073709551616",
+    r#""""#,
+    r#""a""#,
+    r#""A""#,
+    r#""/\u0000""#,
+    r#""/\ud800""#,
+    r#""\ud83e\udd80""#,
+    "[]",
+    "{}",
+    r#"{"command":{}}"#,
+    r#"{"base64":"Lw=="}"#,
+    r#"{"base64":"L/8="}"#,
 ];
 
 /// Where the tokens of a JSON text are, with whether each is the name of a field.
@@ -37,9 +60,10 @@ fn tokens(text: &str) -> Vec<(usize, usize, bool)> {
                 };
                 rest.iter().skip(1).position(ends).map_or(rest.len(), |end| end + 2)
             }
-            b'a'..=b'z' | b'0'..=b'9' | b'-' => {
-                rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count()
-            }
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => rest
+                .iter()
+                .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-')
+                .count(),
             _ => 0,
         };
         if length > 0 {
@@ -58,7 +82,8 @@ fn mutants(payload: &str) -> Vec<(String, String)> {
         ("twice".to_owned(), payload.repeat(2)),
     ];
     for (start, end, is_name) in tokens(payload) {
-        let (Some(before), Some(token), Some(after)) = (payload.get(..start), payload.get(start..end), payload.get(end..))
+        let (Some(before), Some(token), Some(after)) =
+            (payload.get(..start), payload.get(start..end), payload.get(end..))
         else {
             continue;
         };
@@ -94,15 +119,24 @@ fn payload_of(statement: &Signed) -> Result<String> {
 
 /// An export with whatever entries, under the gate's own checkpoint. Not with the crate's writer: it is for the honest.
 fn export(gate: &Identity, entries: &[Signed]) -> Vec<u8> {
-    let (mut log, mut text) = (Log::new(), String::new());
-    for entry in entries {
-        let index = log.append(entry.as_bytes());
-        text += &format!("{{\"index\":{index},\"statement\":{}}}\n", entry.as_str());
-    }
+    let mut log = Log::new();
+    entries.iter().for_each(|entry| {
+        log.append(entry.as_bytes());
+    });
     let checkpoint = Checkpoint::sign(gate, log.size(), log.root());
-    let head = format!(r#"{{"countersign":"transcript","v":1,"gate":"{}","size":{}}}"#, gate.party(), log.size());
-    let last = serde_json::json!({ "checkpoint": checkpoint.as_str() });
-    format!("{head}\n{text}{last}\n").into_bytes()
+    export_under(gate, entries, checkpoint.as_str())
+}
+
+/// An export with whatever checkpoint.
+fn export_under(gate: &Identity, entries: &[Signed], checkpoint: &str) -> Vec<u8> {
+    let head = format!(
+        r#"{{"countersign":"transcript","v":1,"gate":"{}","size":{}}}"#,
+        gate.party(),
+        entries.len()
+    );
+    let line = |(index, entry): (usize, &Signed)| format!("{{\"index\":{index},\"statement\":{}}}\n", entry.as_str());
+    let lines: String = entries.iter().enumerate().map(line).collect();
+    format!("{head}\n{lines}{}\n", json!({ "checkpoint": checkpoint })).into_bytes()
 }
 
 /// Tries every mutant of the last entry in its place.
@@ -192,5 +226,62 @@ fn everything_in_another_place() -> Result<()> {
         files.push((format!("without entry {at}"), export(&world.cast.gate, &removed)));
     }
     compare(&files)?;
+    Ok(())
+}
+
+#[test]
+fn checkpoints_of_another_form() -> Result<()> {
+    let world = World::of_alice()?;
+    let (gate, good) = (&world.cast.gate, world.checkpoint());
+    let (body, signed) = good.as_str().split_once("\n\n").context("no blank line")?;
+    let (name, signature) = signed.trim_end().rsplit_once(' ').context("no signature")?;
+    let signature = STANDARD.decode(signature)?;
+    let (hash, _) = signature.split_at_checked(4).context("no key hash")?;
+    // Signs these lines as the gate would, but with this key hash, and ends the text so.
+    let note = |lines: &str, hash: &[u8], end: &str| {
+        let signature = [hash, &gate.sign(lines.as_bytes())].concat();
+        format!("{lines}\n{name} {}{end}", STANDARD.encode(signature))
+    };
+    let lines = format!("{body}\n");
+    let resized = |size: &str| note(&lines.replacen("\n2\n", &format!("\n{size}\n"), 1), hash, "\n");
+    assert_eq!(note(&lines, hash, "\n"), good.as_str());
+    let texts = [
+        note(&lines, &[0; 4], "\n"),
+        note(&lines, &[hash, &[0]].concat(), "\n"),
+        note(&lines, hash, ""),
+        note(&lines, hash, "\n\n"),
+        note(&lines, hash, " \n"),
+        note(&format!("{lines}an extension\n"), hash, "\n"),
+        note(&lines.replacen("\n2\n", "\n2\r\n", 1), hash, "\n"),
+        note(&lines.replace("=\n", "\n"), hash, "\n"),
+        resized("02"),
+        resized("+2"),
+        resized("2 "),
+        resized("\u{662}"),
+        resized("-2"),
+        resized("18446744073709551618"),
+        resized(""),
+        format!("{}{}\n", good.as_str(), signed.trim_end()),
+        good.as_str().replace("\u{2014} ", "- "),
+    ];
+    let bad = texts
+        .into_iter()
+        .map(|text| (text.clone(), export_under(gate, &world.entries, &text)))
+        .collect::<Vec<_>>();
+    assert_eq!(compare(&bad)?, 0);
+    Ok(())
+}
+
+#[test]
+fn more_open_requests_than_anybody_reads() -> Result<()> {
+    let mut world = World::of_alice()?;
+    for _ in 0..64 {
+        world.ask(command()?)?;
+    }
+    let one_more = sign(&world.cast.gate, world.question(command()?)?)?;
+    let entries = [world.entries.as_slice(), &[one_more.signed().clone()]].concat();
+    let files = [("64", &world.entries), ("65", &entries)];
+    let files = files.map(|(count, entries)| (format!("{count} open"), export(&world.cast.gate, entries)));
+    assert_eq!(compare(&files)?, 1);
     Ok(())
 }

@@ -41,7 +41,12 @@ fn certificate(identity: &Identity, name: &str) -> Result<Verified<Device>> {
     let mut leaf = [0; 32];
     OsRng.fill_bytes(&mut leaf);
     let created = Time::from_millis(BEGINNING)?;
-    let device = Device { party: identity.party(), leaf: LeafKey(leaf), name: name.parse()?, created };
+    let device = Device {
+        party: identity.party(),
+        leaf: LeafKey(leaf),
+        name: name.parse()?,
+        created,
+    };
     Ok(sign(identity, device)?)
 }
 
@@ -55,12 +60,23 @@ fn drawn() -> Id16 {
 pub(crate) fn command() -> Result<Action> {
     let bytes = |bytes: &[u8]| ByteString::new(bytes);
     Ok(Action::Command(Command {
-        executable: Executable { path: bytes(b"/usr/bin/deploy")?, sha256: Digest::of(b"deploy") },
-        argv: vec![bytes(b"deploy")?, bytes(b"")?, bytes("na\u{ef}ve \u{202e}\"\\\n".as_bytes())?, bytes(b"\xff\xfe")?],
+        executable: Executable {
+            path: bytes(b"/usr/bin/deploy")?,
+            sha256: Digest::of(b"deploy"),
+        },
+        argv: vec![
+            bytes(b"deploy")?,
+            bytes(b"")?,
+            bytes("na\u{ef}ve \u{202e}\"\\\n".as_bytes())?,
+            bytes(b"\xff\xfe")?,
+        ],
         env: vec![(bytes(b"LANG")?, bytes(b"C.UTF-8")?), (bytes(b"\xff")?, bytes(b"=")?)],
         directory: bytes(b"/srv/app")?,
         stdin: Stdin::None,
-        limits: Limits { wall_ms: 30_000, output_bytes: 1 << 20 },
+        limits: Limits {
+            wall_ms: 30_000,
+            output_bytes: 1 << 20,
+        },
         uid: 1000,
     }))
 }
@@ -71,7 +87,12 @@ impl World {
         let [gate, alice, bob] = std::array::from_fn(|_| Identity::generate(&mut OsRng));
         let replay = Replay::new(Some(gate.party()));
         let cast = Cast { gate, alice, bob };
-        let mut world = Self { cast, replay, entries: Vec::new(), now: BEGINNING };
+        let mut world = Self {
+            cast,
+            replay,
+            entries: Vec::new(),
+            now: BEGINNING,
+        };
         let relays = vec!["wss://relay.example".parse()?];
         let quorum = Quorum { command: 1, roster: 1 };
         let genesis = Roster::genesis(certificate(&world.cast.gate, "gate")?, quorum, relays, world.time()?);
@@ -82,7 +103,10 @@ impl World {
     /// With Alice as its only admin, so that tests of single entries are short.
     pub(crate) fn of_alice() -> Result<Self> {
         let mut world = Self::new()?;
-        let next = world.contents()?.with_device("alice".parse()?, Role::Admin, certificate(&world.cast.alice, "phone")?)?;
+        let next =
+            world
+                .contents()?
+                .with_device("alice".parse()?, Role::Admin, certificate(&world.cast.alice, "phone")?)?;
         world.change(next, None)?;
         Ok(world)
     }
@@ -90,7 +114,10 @@ impl World {
     /// With Alice and Bob, who must both say yes.
     pub(crate) fn of_two() -> Result<Self> {
         let mut world = Self::of_alice()?;
-        let next = world.contents()?.with_device("bob".parse()?, Role::Admin, certificate(&world.cast.bob, "tablet")?)?;
+        let next =
+            world
+                .contents()?
+                .with_device("bob".parse()?, Role::Admin, certificate(&world.cast.bob, "tablet")?)?;
         let quorum = Quorum { command: 2, roster: 2 };
         let request = world.ask(Action::Roster(RosterContents { quorum, ..next.clone() }))?;
         world.decide(|cast| &cast.alice, &request, Answer::Approve)?;
@@ -131,9 +158,15 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, action: Action) -> Result<Verified<Request>> {
+        let request = self.question(action)?;
+        self.say(|cast| &cast.gate, request)
+    }
+
+    /// What the gate would ask next.
+    pub(crate) fn question(&self, action: Action) -> Result<Request> {
         let (roster, class) = (self.roster()?, action.class());
         let words = Text::new("im Auftrag \u{1f980} \u{0} \u{7f}")?;
-        let request = Request {
+        Ok(Request {
             gate: self.cast.gate.party(),
             incarnation: drawn(),
             index: self.replay.size(),
@@ -142,18 +175,34 @@ impl World {
             class,
             need: roster.quorum.of(class),
             action,
-            asked_by: AskedBy { agent: "butler".parse()?, user: Some(words), conversation: None, platform: None },
+            asked_by: AskedBy {
+                agent: "butler".parse()?,
+                user: Some(words),
+                conversation: None,
+                platform: None,
+            },
             reason: Text::new("the tests are green")?,
             created: self.time()?,
             expires: Time::from_millis(self.now + HOUR)?,
-        };
-        self.say(|cast| &cast.gate, request)
+        })
     }
 
-    pub(crate) fn answer(&self, who: impl Fn(&Cast) -> &Identity, request: &Verified<Request>, verdict: Answer) -> Result<Decision> {
+    pub(crate) fn answer(
+        &self,
+        who: impl Fn(&Cast) -> &Identity,
+        request: &Verified<Request>,
+        verdict: Answer,
+    ) -> Result<Decision> {
         let (party, checkpoint) = (who(&self.cast).party(), self.checkpoint().as_str().to_owned());
         let reason = Text::new("looks right")?;
-        Ok(Decision { party, request: request.digest(), verdict, reason, time: self.time()?, checkpoint })
+        Ok(Decision {
+            party,
+            request: request.digest(),
+            verdict,
+            reason,
+            time: self.time()?,
+            checkpoint,
+        })
     }
 
     pub(crate) fn decide(
@@ -178,7 +227,12 @@ impl World {
     }
 
     pub(crate) fn end(&mut self, request: &Verified<Request>, permit: Option<Digest>, result: Ended) -> Result<()> {
-        let outcome = Outcome { request: request.digest(), permit, result, time: self.time()? };
+        let outcome = Outcome {
+            request: request.digest(),
+            permit,
+            result,
+            time: self.time()?,
+        };
         self.say(|cast| &cast.gate, outcome)?;
         Ok(())
     }
@@ -205,8 +259,17 @@ impl World {
 
 /// What a command leaves behind.
 pub(crate) fn ran() -> Ended {
-    let stream = |text: &str| Stream { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 };
-    Ended::Ran(Ran { exit: Exit::Code(-1), stdout: stream("done\n"), stderr: stream(""), wall_ms: 1200, stopped: None })
+    let stream = |text: &str| Stream {
+        sha256: Digest::of(text.as_bytes()),
+        bytes: text.len() as u64,
+    };
+    Ended::Ran(Ran {
+        exit: Exit::Code(-1),
+        stdout: stream("done\n"),
+        stderr: stream(""),
+        wall_ms: 1200,
+        stopped: None,
+    })
 }
 
 /// A transcript in which something of every kind happened; and the request that was approved across a change of roster.

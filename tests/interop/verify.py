@@ -288,7 +288,7 @@ def path(value):
 
 
 def party(value):
-    party_key(value)
+    party_key(text()(value))
     return value
 
 
@@ -663,10 +663,11 @@ def statement_form(value):
 
 
 def verify_transcript(data):
-    lines = iter(data.split(b"\n"))
+    *ended, rest = data.split(b"\n")
+    lines = iter(ended)
     with At("file"):
         head = read_line(
-            next(lines), lambda v: {"countersign": "transcript", "v": 1, "gate": v["gate"], "size": v["size"]}
+            next(lines, b""), lambda v: {"countersign": "transcript", "v": 1, "gate": v["gate"], "size": v["size"]}
         )
         gate, size = party(head["gate"]), u64(head["size"])
     replay = Replay(gate)
@@ -677,7 +678,7 @@ def verify_transcript(data):
     with At("file"):
         last = read_line(next(lines, b""), lambda v: {"checkpoint": v["checkpoint"]})
         checkpoint = read_checkpoint(last["checkpoint"], gate)
-        need([*lines] == [b""], "doesn't end after the checkpoint's line")
+        need(not rest and not [*lines], "doesn't end after the checkpoint's line")
         need(checkpoint == {"size": size, "root": replay.log.roots[size]}, "the checkpoint isn't this log's")
     return f"transcript of {gate}: {size} entries, {len(replay.unfinished)} requests unfinished"
 

@@ -33,10 +33,22 @@ impl Python {
         let environment = prepared(folder.as_ref(), "python", &["requirements.txt"], |environment| {
             run(Command::new("python3").args(["-m", "venv"]).arg(environment), hint)?;
             let mut install = Command::new(environment.join("bin/python"));
-            install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-            run(install.arg(environment.join("requirements.txt")), "are the packages within reach?")
+            install.args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--requirement",
+            ]);
+            run(
+                install.arg(environment.join("requirements.txt")),
+                "are the packages within reach?",
+            )
         })?;
-        Ok(Self { interpreter: environment.join("bin/python") })
+        Ok(Self {
+            interpreter: environment.join("bin/python"),
+        })
     }
 
     /// The verdict on each of these transcripts and proofs: `ok …` or `wrong: …`.
@@ -46,7 +58,11 @@ impl Python {
     pub fn verify(&self, files: &[PathBuf]) -> Result<Vec<String>> {
         let said = self.ask(files)?;
         let lines: Vec<_> = said.lines().map(str::to_owned).collect();
-        ensure!(lines.len() == files.len(), "{} files, but the verifier says: {said}", files.len());
+        ensure!(
+            lines.len() == files.len(),
+            "{} files, but the verifier says: {said}",
+            files.len()
+        );
         Ok(lines)
     }
 
@@ -60,9 +76,16 @@ impl Python {
 
     fn ask(&self, arguments: &[impl AsRef<OsStr>]) -> Result<String> {
         let mut verify = Command::new(&self.interpreter);
-        verify.arg("-B").arg(Path::new(SOURCE).join("verify.py")).args(arguments);
+        verify
+            .arg("-B")
+            .arg(Path::new(SOURCE).join("verify.py"))
+            .args(arguments);
         let Output { status, stdout, stderr } = verify.output()?;
-        ensure!(matches!(status.code(), Some(0 | 3)), "the verifier failed: {}", String::from_utf8_lossy(&stderr));
+        ensure!(
+            matches!(status.code(), Some(0 | 3)),
+            "the verifier failed: {}",
+            String::from_utf8_lossy(&stderr)
+        );
         Ok(String::from_utf8(stdout)?)
     }
 }
@@ -95,16 +118,23 @@ impl Hpke {
         let files = ["hpke.mjs", "package.json", "package-lock.json"];
         let package = prepared(folder.as_ref(), "node", &files, |package| {
             let mut install = Command::new("npm");
-            install.args(["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+            install.args(["ci", "--loglevel=error", "--no-audit", "--no-fund", "--ignore-scripts"]);
             run(install.current_dir(package), hint)
         })?;
         let mut node = Command::new("node");
-        node.arg("hpke.mjs").current_dir(package).stdin(Stdio::piped()).stdout(Stdio::piped());
+        node.arg("hpke.mjs")
+            .current_dir(package)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = node.spawn().with_context(|| format!("node doesn't start; {hint}"))?;
         let (Some(questions), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
             bail!("node without a pipe");
         };
-        Ok(Self { process, questions, answers: BufReader::new(answers) })
+        Ok(Self {
+            process,
+            questions,
+            answers: BufReader::new(answers),
+        })
     }
 
     /// Its answer to a question; the form of both is said in `hpke.mjs`.
@@ -130,10 +160,19 @@ impl Drop for Hpke {
 /// A folder with copies of these files in which `install` has once succeeded. Its name follows from what the files say, so
 /// that it is never an old one; a lock keeps tests that run at once from installing into each other.
 fn prepared(folder: &Path, what: &str, files: &[&str], install: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let contents: Vec<_> =
-        files.iter().map(|file| fs::read(Path::new(SOURCE).join(file))).collect::<Result<_, _>>()?;
-    let name: String = Sha256::digest(contents.concat()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let (place, done) = (folder.join(format!("{what}-{name}")), folder.join(format!("{what}-{name}.done")));
+    let contents: Vec<_> = files
+        .iter()
+        .map(|file| fs::read(Path::new(SOURCE).join(file)))
+        .collect::<Result<_, _>>()?;
+    let name: String = Sha256::digest(contents.concat())
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let (place, done) = (
+        folder.join(format!("{what}-{name}")),
+        folder.join(format!("{what}-{name}.done")),
+    );
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join(format!("{what}.lock")))?;
     lock.lock()?;
@@ -154,9 +193,14 @@ fn prepared(folder: &Path, what: &str, files: &[&str], install: impl FnOnce(&Pat
 /// Runs a command to its end; a failure says what it said, and the hint.
 fn run(command: &mut Command, hint: &str) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("{program} doesn't start; {hint}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{program} doesn't start; {hint}"))?;
     if !output.status.success() {
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (said, complained) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
         bail!("{program} failed; {hint}\n{said}{complained}");
     }
     Ok(())

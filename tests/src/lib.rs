@@ -1,1 +1,4 @@
 //! Skeleton.
+
+pub mod decoders;
+pub mod interop;

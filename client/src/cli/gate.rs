@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::terminal::{Failure, Lines, Outcome, complain, confirmed, interactive, say, say_json, say_raw};
 use super::{Context, shutdown};
-use crate::gate::{Init, init, serve};
+use crate::gate::{Init, Surroundings, init, serve};
 use crate::local::{Answer, Confirm, Fault, Question, Status};
 use crate::party::{Kind, Party};
 use crate::show;
@@ -126,7 +126,7 @@ async fn run_serve(context: &Context) -> Outcome {
             say(&format!("gate listening on {}", path.display()));
         }
     };
-    serve(context.home()?, shutdown(), ready).await?;
+    serve(context.home()?, Surroundings::default(), shutdown(), ready).await?;
     Ok(0)
 }
 

@@ -66,6 +66,11 @@ impl Gate {
         if open.is_none() {
             return self.say(work, peer, &refuse(RefusalCode::NotOpen, "the request is no longer open")).await;
         }
+        let said = |open: &approval::replay::Pending| open.decisions().iter().any(|known| known.signer() == peer.party && known.verdict == decision.verdict);
+        if open.is_some_and(said) {
+            // One answer is one entry: a device can't fill the log with variations of it.
+            return self.say(work, peer, &refuse(RefusalCode::NotOpen, "this device has said so already")).await;
+        }
         if self.party.replay.roster().is_none_or(|roster| roster.admin_of(&peer.party).is_none()) {
             return self.say(work, peer, &refuse(RefusalCode::NotAdmin, "only admins decide")).await;
         }
@@ -251,7 +256,7 @@ impl Gate {
         self.append(work, next.signed()).await?;
         self.publish(work).await?;
 
-        let gone: Vec<PartyId> = before.devices().map(|device| device.party).filter(|party| next.person_of(party).is_none()).collect();
+        let gone: Vec<PartyId> = before.people.iter().flat_map(|person| &person.devices).map(|device| device.party).filter(|party| next.person_of(party).is_none()).collect();
         let add: Vec<Vec<u8>> = newcomers.iter().map(|device| device.key_package().to_vec()).collect();
         let group = work.turn.group.as_mut().ok_or(PartyError::Lacks("a group"))?;
         let gone_from_group: Vec<PartyId> = group.leaves().iter().map(|leaf| leaf.party).filter(|party| gone.contains(party)).collect();

@@ -45,6 +45,8 @@ pub(super) enum Effect {
     End(Digest, Answer),
     /// Run what was permitted.
     Run(Permit),
+    /// Begin to read our mailbox.
+    Read,
     /// Let a device write to us.
     Allow(CapabilityHash),
     /// Stop a device writing to us.
@@ -121,6 +123,8 @@ impl Gate {
                     };
                     let _ = answers.try_send(answer);
                 }
+                // Whoever waits for it learns that it failed by its channel's end.
+                Event::Admit(_) => {}
                 other => again.push(other),
             }
         }
@@ -188,6 +192,7 @@ impl Gate {
                     work.effects.push(Effect::Allow(waiting.issued()));
                 }
                 work.turn.tx.due_again().await?;
+                work.effects.push(Effect::Read);
             }
             LinkEvent::Disconnected { .. } => self.connected = false,
             LinkEvent::Delivered { sequence, envelope } => {
@@ -350,6 +355,7 @@ impl Gate {
                     }
                 }
                 Effect::Run(permit) => self.start(permit),
+                Effect::Read => self.link.read().await,
                 Effect::Allow(hash) => self.link.allow(hash, PEER_ENVELOPES, PEER_BYTES).await,
                 Effect::Revoke(hash) => self.link.revoke(hash).await,
                 Effect::Admitted(to, admitted) => drop(to.try_send(admitted)),

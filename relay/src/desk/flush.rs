@@ -23,6 +23,13 @@ impl Desk {
     pub(crate) fn written(&mut self, batch: Batch) {
         self.failing = false;
         let number = self.batch_number - 1;
+        // First, while the bodies are still in memory.
+        for (mailbox, reserved) in batch.reserved {
+            if let Some((key, mailbox)) = self.by_number(mailbox) {
+                mailbox.reserve(reserved);
+                self.pump(&key);
+            }
+        }
         for row in batch.puts.iter().flatten() {
             if let Some(envelope) = &row.envelope {
                 self.forget_body(envelope.number);
@@ -45,12 +52,6 @@ impl Desk {
         }
         for (outbox, frame) in self.answers_in_flight.drain(..) {
             outbox.answer(frame);
-        }
-        for (mailbox, reserved) in batch.reserved {
-            if let Some((key, mailbox)) = self.by_number(mailbox) {
-                mailbox.reserve(reserved);
-                self.pump(&key);
-            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! What time takes away: envelopes and puts past their ttl, and the numbering of mailboxes long closed.
 
+use std::hash::BuildHasher;
+
 use wire::frame::PutId;
 use wire::limits::TTL_SECONDS_MAX;
 

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sha2::{Digest, Sha256};
+use wire::frame::Done;
 use wire::mailbox::Capability;
 
 use super::*;
+use crate::mailbox::RESERVE;
 use crate::outbox::{Out, Outgoing, outbox};
+use crate::store::Change;
 
 const KEY: [u8; 32] = [1; 32];
 

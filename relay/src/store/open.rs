@@ -27,7 +27,6 @@ impl Store {
         } else {
             create(path).await?;
         }
-        let sql = |source| suspect(path, source);
         let mut connection = options(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)

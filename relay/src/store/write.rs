@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, QueryBuilder, Sqlite};
 use wire::frame::Stored;
 
-use super::{Batch, BatchError, Change, Writer, primary_code};
+use super::{Batch, BatchError, Change, Writer, primary_code, signed};
 
 /// Rows in one statement: SQLite binds at most 32,766 values, and a row has up to 7.
 const ROWS: usize = 1000;

@@ -28,14 +28,20 @@ pub fn envelope(bytes: &[u8]) -> bool {
     assert!(message.len() <= ENVELOPE_MESSAGE_BYTES);
     let elsewhere = super::identity(super::ALICE).party();
     let elsewhere = MailboxId::from_bytes(*elsewhere.as_bytes()).expect("a key");
-    assert!(open(&secret, &elsewhere, &envelope).is_err(), "opens in another mailbox");
+    assert!(
+        open(&secret, &elsewhere, &envelope).is_err(),
+        "opens in another mailbox"
+    );
     true
 }
 
 /// What is inside an envelope, filled up with zeros to the next of the five lengths and sealed by the second
 /// implementation of HPKE.
 pub fn envelope_inside(bytes: &[u8]) -> bool {
-    let Some(length) = ENVELOPE_BYTES.into_iter().find(|length| length - ENVELOPE_SEAL_BYTES >= bytes.len()) else {
+    let Some(length) = ENVELOPE_BYTES
+        .into_iter()
+        .find(|length| length - ENVELOPE_SEAL_BYTES >= bytes.len())
+    else {
         return false;
     };
     let mut plain = bytes.to_vec();
@@ -58,7 +64,9 @@ pub fn envelope_inside(bytes: &[u8]) -> bool {
     };
     let header = u32::try_from(message.len()).expect("at most 64 KiB").to_be_bytes();
     let mut again = [&[content], header.as_slice(), &message].concat();
-    let smallest = ENVELOPE_BYTES.into_iter().find(|length| length - ENVELOPE_SEAL_BYTES >= again.len());
+    let smallest = ENVELOPE_BYTES
+        .into_iter()
+        .find(|length| length - ENVELOPE_SEAL_BYTES >= again.len());
     assert_eq!(smallest, Some(length), "a longer envelope than its message needs");
     again.resize(plain.len(), 0);
     assert_eq!(again, plain, "a message has one plain text");

@@ -8,6 +8,10 @@
 //!
 //! This file is also the root of the library of `tests/fuzz/`, which therefore needs nothing of the client to build.
 
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use wire::identity::Identity;
 
 /// A decoder under test.
@@ -49,15 +53,15 @@ const GATE: u8 = 1;
 const ALICE: u8 = 2;
 
 /// The vectors' way of naming parties: the seed is one byte 32 times.
-fn identity(seed: u8) -> Identity {
-    Identity::from_bytes(&[seed; 32])
+fn identity(seed: u8) -> &'static Identity {
+    // A fuzzer runs some thousand times a second, if nobody makes a key each time.
+    static ALL: LazyLock<Vec<Identity>> =
+        LazyLock::new(|| (0..=u8::MAX).map(|seed| Identity::from_bytes(&[seed; 32])).collect());
+    &ALL[usize::from(seed)]
 }
 
 /// Signs any bytes as a statement of this kind, by DSSE's own rules: what a party with a key of its own can send.
 fn dsse(seed: u8, kind: &str, payload: &[u8]) -> String {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-
     let kind = format!("application/vnd.countersign.{kind}+json");
     let mut signed = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
     signed.extend_from_slice(payload);

@@ -1,5 +1,7 @@
 //! Invites and the four messages of a pairing (PROTOCOL.md 13), in the one pairing of `tests/vectors/approval/`.
 
+use std::sync::LazyLock;
+
 use approval::device::Device;
 use approval::invite::{Invite, InviteSecret, LIFE_MS, LINK_BYTES};
 use approval::pairing::{Address, Answer, Challenge, Join, Nonce, PairingError, Reveal, commitment, short_code};
@@ -44,67 +46,110 @@ fn reads_back(link: &str) -> bool {
 
 /// A device's first message, as it comes and with a right MAC.
 pub fn join(bytes: &[u8]) -> bool {
+    let Pairing { invite, .. } = &*PAIRING;
     either(bytes, |bytes| {
-        let opened = Join::open(bytes, &invite(), now())?;
-        assert!(Join::open(bytes, &invite(), invite().expires).is_err(), "an expired invite");
-        opened.seal(&invite())
+        let opened = Join::open(bytes, invite, now())?;
+        assert!(Join::open(bytes, invite, invite.expires).is_err(), "an expired invite");
+        opened.seal(invite)
     })
 }
 
 /// The gate's first message, as it comes and with a right MAC.
 pub fn challenge(bytes: &[u8]) -> bool {
-    let join = joining().seal(&invite()).expect("a join");
+    let Pairing { invite, join, .. } = &*PAIRING;
     either(bytes, |bytes| {
-        let code = short_code(&join, bytes, &DEVICE_NONCE).to_string();
-        assert!(code.len() == 7 && code.bytes().filter(u8::is_ascii_digit).count() == 6, "{code}");
-        Challenge::open(bytes, &invite(), &join)?.seal(&invite(), &join)
+        let code = short_code(join, bytes, &DEVICE_NONCE).to_string();
+        assert!(
+            code.len() == 7 && code.bytes().filter(u8::is_ascii_digit).count() == 6,
+            "{code}"
+        );
+        Challenge::open(bytes, invite, join)?.seal(invite, join)
     })
 }
 
 /// A device's second message, as it comes and with a right MAC.
 pub fn reveal(bytes: &[u8]) -> bool {
-    let challenge = challenging();
+    let Pairing {
+        invite,
+        joined,
+        challenge,
+        ..
+    } = &*PAIRING;
     either(bytes, |bytes| {
-        let opened = Reveal::open(bytes, &invite(), &joining(), &challenge)?;
+        let opened = Reveal::open(bytes, invite, joined, challenge)?;
         assert_eq!(opened.nonce, DEVICE_NONCE, "another nonce than the one committed to");
-        opened.seal(&invite(), &challenge)
+        opened.seal(invite, challenge)
     })
 }
 
 /// The gate's second message, as it comes and with a right MAC.
 pub fn answer(bytes: &[u8]) -> bool {
-    let reveal = Reveal { nonce: DEVICE_NONCE };
-    let reveal = reveal.seal(&invite(), &challenging()).expect("a reveal");
-    either(bytes, |bytes| Answer::open(bytes, &invite(), &reveal)?.seal(&invite(), &reveal))
+    let Pairing { invite, reveal, .. } = &*PAIRING;
+    either(bytes, |bytes| Answer::open(bytes, invite, reveal)?.seal(invite, reveal))
 }
 
 /// Opens and seals again, the bytes as they are and with the MAC that whoever has the link can put behind them.
 fn either(bytes: &[u8], again: impl Fn(&[u8]) -> Result<Vec<u8>, PairingError>) -> bool {
     let mac = mac(bytes);
-    [bytes.to_vec(), [bytes, &mac].concat()].into_iter().any(|message| match again(&message) {
-        Ok(sealed) => {
-            assert_eq!(sealed, message, "a pairing message has one spelling");
-            true
-        }
-        Err(_) => false,
-    })
+    [bytes.to_vec(), [bytes, &mac].concat()]
+        .into_iter()
+        .any(|message| match again(&message) {
+            Ok(sealed) => {
+                assert_eq!(sealed, message, "a pairing message has one spelling");
+                true
+            }
+            Err(_) => false,
+        })
 }
 
+/// The MAC by the protocol's own words, since nothing else gives it away.
 fn mac(bytes: &[u8]) -> [u8; 32] {
-    let Invite { secret, gate, .. } = invite();
+    let Invite { secret, gate, .. } = &PAIRING.invite;
     let mut key = [0; 32];
-    let derived = Hkdf::<Sha256>::new(Some(gate.as_bytes()), secret.as_bytes()).expand(PAIRING_MAC.as_bytes(), &mut key);
+    let derived =
+        Hkdf::<Sha256>::new(Some(gate.as_bytes()), secret.as_bytes()).expand(PAIRING_MAC.as_bytes(), &mut key);
     derived.expect("32 bytes");
     let mac = Hmac::<Sha256>::new_from_slice(&key).expect("any key");
     mac.chain_update(bytes).finalize().into_bytes().into()
 }
+
+/// The pairing that the vectors hold, message by message.
+struct Pairing {
+    invite: Invite,
+    joined: Join,
+    join: Vec<u8>,
+    challenge: Vec<u8>,
+    reveal: Vec<u8>,
+}
+
+static PAIRING: LazyLock<Pairing> = LazyLock::new(|| {
+    let (invite, joined) = (invite(), joining());
+    let join = joined.seal(&invite).expect("a join");
+    let challenge = Challenge {
+        nonce: GATE_NONCE,
+        address: address(0x55),
+    };
+    let challenge = challenge.seal(&invite, &join).expect("a challenge");
+    let reveal = Reveal { nonce: DEVICE_NONCE }
+        .seal(&invite, &challenge)
+        .expect("a reveal");
+    Pairing {
+        invite,
+        joined,
+        join,
+        challenge,
+        reveal,
+    }
+});
 
 fn now() -> Time {
     Time::from_millis(NOON).expect("a time")
 }
 
 fn invite() -> Invite {
-    let Address { mailbox, envelope_key, .. } = address(0x50);
+    let Address {
+        mailbox, envelope_key, ..
+    } = address(0x50);
     Invite {
         role: Role::Admin,
         expires: now().plus_millis(LIFE_MS),
@@ -125,17 +170,11 @@ fn joining() -> Join {
         created: now(),
     };
     Join {
-        device: sign(&identity(ALICE), device).expect("a device"),
+        device: sign(identity(ALICE), device).expect("a device"),
         key_package: b"key package".to_vec(),
         address: address(0x54),
         commitment: commitment(&DEVICE_NONCE),
     }
-}
-
-fn challenging() -> Vec<u8> {
-    let join = joining().seal(&invite()).expect("a join");
-    let challenge = Challenge { nonce: GATE_NONCE, address: address(0x55) };
-    challenge.seal(&invite(), &join).expect("a challenge")
 }
 
 fn address(seed: u8) -> Address {

@@ -28,7 +28,12 @@ pub fn login(bytes: &[u8]) -> bool {
         return false;
     };
     let frame = ClientFrame::decode(Bytes::copy_from_slice(frame));
-    let Ok(ClientFrame::Login { version, mailbox, signature }) = frame else {
+    let Ok(ClientFrame::Login {
+        version,
+        mailbox,
+        signature,
+    }) = frame
+    else {
         return false;
     };
     let names = ["relay.example.org", "127.0.0.1:7447"].map(|name| RelayName::new(name).expect("a name"));
@@ -38,8 +43,14 @@ pub fn login(bytes: &[u8]) -> bool {
     assert_eq!(id.as_bytes(), &mailbox);
     let mut other = *nonce;
     other[31] ^= 1;
-    assert!(login::verify(&names, version, &other, &mailbox, &signature).is_err(), "good for another challenge");
-    assert!(login::verify(&[], version, nonce, &mailbox, &signature).is_err(), "good for a relay without a name");
+    assert!(
+        login::verify(&names, version, &other, &mailbox, &signature).is_err(),
+        "good for another challenge"
+    );
+    assert!(
+        login::verify(&[], version, nonce, &mailbox, &signature).is_err(),
+        "good for a relay without a name"
+    );
     true
 }
 
@@ -71,7 +82,10 @@ pub fn relay_name(bytes: &[u8]) -> bool {
 fn is_signable(name: &RelayName) {
     let text = name.as_str();
     assert!((1..=255).contains(&text.len()));
-    assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()));
+    assert!(
+        text.bytes()
+            .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+    );
     assert!(!text.contains(['/', '@', '?', '#', '\\']));
     assert_eq!(RelayName::new(text).as_ref(), Ok(name));
 }

@@ -3,9 +3,7 @@
 use std::iter;
 
 use approval::action::{Action, Command, Executable, Limits, Stdin};
-use approval::escape::{
-    EMPTY, escape, escape_bytes, escape_field, fence, is_allowed, unescape, unescape_field,
-};
+use approval::escape::{EMPTY, escape, escape_bytes, escape_field, fence, is_allowed, unescape, unescape_field};
 use approval::render::parse;
 use approval::{ByteString, Digest};
 use serde::Serialize;
@@ -35,10 +33,16 @@ pub fn rendering(bytes: &[u8]) -> bool {
     let command = Command {
         argv: (0..number(1)).map(|_| string()).collect(),
         env: (0..number(1)).map(|_| (string(), string())).collect(),
-        executable: Executable { path: string(), sha256: Digest::of(bytes) },
+        executable: Executable {
+            path: string(),
+            sha256: Digest::of(bytes),
+        },
         directory: string(),
         stdin: Stdin::None,
-        limits: Limits { wall_ms: number(8), output_bytes: number(8) },
+        limits: Limits {
+            wall_ms: number(8),
+            output_bytes: number(8),
+        },
         uid: number(4) as u32,
     };
     reads_back(&Action::Command(command));
@@ -75,7 +79,10 @@ pub fn escaping(bytes: &[u8]) -> bool {
     assert!(fenced.ends_with('\n'));
     for line in fenced.lines() {
         let words = line.strip_prefix("| ").expect("a fence");
-        assert!(words.chars().all(is_allowed) && words.chars().count() <= FENCED_COLUMNS, "{words:?}");
+        assert!(
+            words.chars().all(is_allowed) && words.chars().count() <= FENCED_COLUMNS,
+            "{words:?}"
+        );
     }
     true
 }
@@ -83,7 +90,10 @@ pub fn escaping(bytes: &[u8]) -> bool {
 /// Only allowed characters, and no spaces that nobody sees.
 fn is_harmless(shown: &str) {
     assert!(shown.chars().all(is_allowed), "{shown:?}");
-    assert!(!shown.starts_with(' ') && !shown.ends_with(' ') && !shown.contains("  "), "{shown:?}");
+    assert!(
+        !shown.starts_with(' ') && !shown.ends_with(' ') && !shown.contains("  "),
+        "{shown:?}"
+    );
 }
 
 /// A line of JSON between the gate and a program on its machine. The type is the client's, which is why it is the

@@ -23,20 +23,35 @@ pub fn statement(bytes: &[u8]) -> bool {
     };
     assert_eq!(signed.as_bytes(), bytes);
     assert!(bytes.len() <= SIGNED_BYTES);
-    assert!(signed.as_str().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "not printable ASCII");
+    assert!(
+        signed.as_str().bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+        "not printable ASCII"
+    );
     // Inside another payload it is a JSON object of the same text.
     assert_eq!(serde_json::to_vec(&signed).expect("JSON"), bytes);
     assert_eq!(serde_json::from_slice::<Signed>(bytes).expect("JSON"), signed);
+    believed(&signed).is_some()
+}
+
+/// What the statement says, if it can be believed; errors are fit to be shown.
+fn believed(signed: &Signed) -> Option<Verified<Statement>> {
     match signed.verify() {
         Ok(verified) => {
-            assert_eq!(verified.digest(), signed.digest());
-            assert!(signed.as_str().contains(&format!("\"keyid\":\"{}\"", verified.signer())));
-            true
+            assert_eq!((verified.signed(), verified.digest()), (signed, signed.digest()));
+            assert!(
+                signed
+                    .as_str()
+                    .contains(&format!("\"keyid\":\"{}\"", verified.signer()))
+            );
+            Some(verified)
         }
-        Err(StatementError::Signature | StatementError::Signer) => false,
+        Err(StatementError::Signature | StatementError::Signer) => None,
         Err(StatementError::Payload(words)) => {
-            assert!(words.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "unescaped: {words:?}");
-            false
+            assert!(
+                words.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "unescaped: {words:?}"
+            );
+            None
         }
         Err(late) => panic!("parse had to say so: {late}"),
     }
@@ -67,10 +82,22 @@ pub fn request(bytes: &[u8]) -> bool {
     };
     reads_back(&request.action);
     let shown = render_request(&request);
-    assert!(shown.starts_with(&render(&request.action)), "the action doesn't come first");
-    assert!(shown.chars().all(|c| c == '\n' || is_allowed(c)), "unescaped: {shown:?}");
-    let words = shown.split_once("the agent's words (untrusted)\n").expect("the agent's words").1;
-    assert!(words.ends_with('\n') && words.lines().all(|line| line.starts_with("| ")), "unfenced: {words:?}");
+    assert!(
+        shown.starts_with(&render(&request.action)),
+        "the action doesn't come first"
+    );
+    assert!(
+        shown.chars().all(|c| c == '\n' || is_allowed(c)),
+        "unescaped: {shown:?}"
+    );
+    let words = shown
+        .split_once("the agent's words (untrusted)\n")
+        .expect("the agent's words")
+        .1;
+    assert!(
+        words.ends_with('\n') && words.lines().all(|line| line.starts_with("| ")),
+        "unfenced: {words:?}"
+    );
     true
 }
 
@@ -93,7 +120,10 @@ pub fn outcome(bytes: &[u8]) -> bool {
 pub(super) fn reads_back(action: &Action) {
     let shown = render(action);
     assert_eq!(parse(&shown), Ok(Reading::of(action)), "{shown}");
-    assert!(shown.chars().all(|c| c == '\n' || is_allowed(c)), "unescaped: {shown:?}");
+    assert!(
+        shown.chars().all(|c| c == '\n' || is_allowed(c)),
+        "unescaped: {shown:?}"
+    );
 }
 
 /// Signs the bytes as a payload of this kind and reads them back; what is taken can be said again.
@@ -107,13 +137,16 @@ fn payload<T: Payload + PartialEq + Debug>(
         assert!(bytes.len() > PAYLOAD_BYTES, "not the text of a statement: {text}");
         return None;
     };
-    statement(text.as_bytes());
-    let verified = match signed.verify() {
-        Ok(verified) => narrow(&verified).expect("of the kind that was signed"),
-        Err(StatementError::Payload(_) | StatementError::Signer) => return None,
-        Err(other) => panic!("{other}"),
+    let Some(verified) = believed(&signed) else {
+        assert_ne!(
+            signed.verify().err(),
+            Some(StatementError::Signature),
+            "a good signature"
+        );
+        return None;
     };
-    let again = sign(&identity(seed), verified.get().clone()).expect("what was taken can be signed");
+    let verified = narrow(&verified).expect("of the kind that was signed");
+    let again = sign(identity(seed), verified.get().clone()).expect("what was taken can be signed");
     assert_eq!(again.get(), verified.get());
     Some(verified.get().clone())
 }

@@ -1,7 +1,7 @@
 //! What an auditor reads: checkpoints, exports and proofs (PROTOCOL.md 10, 15).
 
 use approval::checkpoint::Checkpoint;
-use approval::export::{self, ExportReader, ExportWriter, Expect, Next};
+use approval::export::{self, Expect, ExportReader, ExportWriter, Next};
 use approval::proof::{self, Prover};
 use approval::transcript::Log;
 use approval::{Digest, Signed, Statement};
@@ -25,7 +25,7 @@ pub fn checkpoint_body(bytes: &[u8]) -> bool {
     };
     let gate = identity(GATE);
     let origin = format!("countersign/{}", gate.party());
-    let genuine = Checkpoint::sign(&gate, 0, [0; 32]);
+    let genuine = Checkpoint::sign(gate, 0, [0; 32]);
     let signature = genuine.as_str().trim_end().rsplit(' ').next().expect("a signature");
     let mut key_and_signature = STANDARD.decode(signature).expect("base64");
     key_and_signature.truncate(4);
@@ -40,8 +40,15 @@ fn is_believed(text: &str) -> bool {
         return false;
     };
     assert_eq!(checkpoint.as_str(), text);
-    assert_eq!(Checkpoint::sign(&gate, checkpoint.size(), checkpoint.root()), checkpoint, "another spelling");
-    assert!(Checkpoint::verify(text, &identity(super::ALICE).party()).is_err(), "another gate's");
+    assert_eq!(
+        Checkpoint::sign(gate, checkpoint.size(), checkpoint.root()),
+        checkpoint,
+        "another spelling"
+    );
+    assert!(
+        Checkpoint::verify(text, &identity(super::ALICE).party()).is_err(),
+        "another gate's"
+    );
     true
 }
 
@@ -52,9 +59,19 @@ pub fn export(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(found.expect("a good export has a checkpoint"), summary.checkpoint);
-    let expect = Expect { gate: Some(summary.gate), checkpoint: Some(summary.checkpoint.clone()) };
-    assert_eq!(export::verify(bytes, &expect).expect("it is what was expected"), summary);
-    assert_eq!(written_again(bytes, &summary.checkpoint), bytes, "a transcript has one spelling");
+    let expect = Expect {
+        gate: Some(summary.gate),
+        checkpoint: Some(summary.checkpoint.clone()),
+    };
+    assert_eq!(
+        export::verify(bytes, &expect).expect("it is what was expected"),
+        summary
+    );
+    assert_eq!(
+        written_again(bytes, &summary.checkpoint),
+        bytes,
+        "a transcript has one spelling"
+    );
     true
 }
 
@@ -84,7 +101,7 @@ pub fn transcript(bytes: &[u8]) -> bool {
         };
         let payload = filled(payload, '@', |at| Some(entries.get(at)?.digest().to_string()));
         let payload = filled(&payload, '^', |size| {
-            let checkpoint = Checkpoint::sign(&gate, size as u64, *roots.get(size)?);
+            let checkpoint = Checkpoint::sign(gate, size as u64, *roots.get(size)?);
             let json = serde_json::to_string(checkpoint.as_str()).expect("JSON");
             Some(json.trim_matches('"').to_owned())
         });
@@ -95,16 +112,21 @@ pub fn transcript(bytes: &[u8]) -> bool {
         roots.push(log.root());
         entries.push(signed);
     }
-    let checkpoint = Checkpoint::sign(&gate, log.size(), log.root());
+    let checkpoint = Checkpoint::sign(gate, log.size(), log.root());
     let mut writer = ExportWriter::new(Vec::new(), gate.party(), log.size()).expect("into memory");
-    entries.iter().for_each(|entry| writer.entry(entry).expect("into memory"));
+    entries
+        .iter()
+        .for_each(|entry| writer.entry(entry).expect("into memory"));
     let file = writer.finish(&checkpoint).expect("over these entries");
     if !export(&file) {
         return false;
     }
     // Of a transcript that holds, every approval can be shown alone.
     let requests = entries.iter().filter(|entry| {
-        matches!(entry.verify().expect("it was verified before").get(), Statement::Request(_))
+        matches!(
+            entry.verify().expect("it was verified before").get(),
+            Statement::Request(_)
+        )
     });
     requests.for_each(|request| proves(&file, &checkpoint, request.digest()));
     true
@@ -115,7 +137,9 @@ fn filled(text: &str, mark: char, find: impl Fn(usize) -> Option<String>) -> Str
     let (mut done, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once(mark) {
         done.push_str(before);
-        let found = after.split_once(mark).and_then(|(number, after)| Some((find(number.parse().ok()?)?, after)));
+        let found = after
+            .split_once(mark)
+            .and_then(|(number, after)| Some((find(number.parse().ok()?)?, after)));
         if let Some((found, after)) = found {
             done.push_str(&found);
             rest = after;
@@ -142,10 +166,23 @@ pub fn proof(bytes: &[u8]) -> bool {
     let Ok(proven) = proof::verify(bytes, &Expect::default()) else {
         return false;
     };
-    assert!(proven.entries().iter().any(|(_, statement)| statement.digest() == proven.request().digest()));
-    assert!(proven.entries().iter().all(|(index, _)| *index < proven.checkpoint().size()));
+    assert!(
+        proven
+            .entries()
+            .iter()
+            .any(|(_, statement)| statement.digest() == proven.request().digest())
+    );
+    assert!(
+        proven
+            .entries()
+            .iter()
+            .all(|(index, _)| *index < proven.checkpoint().size())
+    );
     let known = proven.checkpoint().as_str().to_owned();
-    let expect = Expect { gate: Some(proven.gate()), checkpoint: Some(known) };
+    let expect = Expect {
+        gate: Some(proven.gate()),
+        checkpoint: Some(known),
+    };
     assert!(proof::verify(bytes, &expect).is_ok(), "it isn't what was expected");
     true
 }
