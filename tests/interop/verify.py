@@ -587,6 +587,7 @@ class Replay:
         need(
             bool(admins_devices(old)) == (new["basis"] is not None), "basis with nobody to agree, or none with somebody"
         )
+        need(admins_devices(new) or not admins_devices(old), "leaves nobody who may decide")
 
     def take_request(self, index, request):
         need(request["index"] == index, "request for another position")
@@ -624,6 +625,8 @@ class Replay:
             need("denied" in verdict, f"the rule says {verdict}")
         if "expired" in result:
             need(outcome["time"] >= request["expires"], "not expired yet")
+        if "ran" in result:
+            need("command" in request["action"], "ran, but is no command")
         del self.unfinished[outcome["request"]]
 
 

@@ -71,6 +71,9 @@ pub enum FindingKind {
     /// A roster cites a basis although nobody can have agreed to it.
     #[error("the roster cites a basis although there is no admin who could have agreed")]
     Basis,
+    /// A roster without an admin after one with: the gate alone would say again who is one.
+    #[error("the roster leaves nobody who may decide")]
+    NobodyLeft,
     /// The basis isn't a roster request that was permitted.
     #[error("the roster's basis is not a permitted request for a roster")]
     NotPermittedBasis,
@@ -130,6 +133,9 @@ pub enum FindingKind {
     /// The permit names other decisions than those that count.
     #[error("the permit names other decisions than those that count")]
     OtherDecisions,
+    /// A change of the roster is said to have run.
+    #[error("said to have run, but it was no command")]
+    NotACommand,
     /// Said to be denied, but nobody denied it who may.
     #[error("ended as denied, but no admin has denied it")]
     NotDenied,

@@ -400,6 +400,17 @@ fn rosters(vectors: &mut Vectors) {
         "roster-other-than-permitted",
         &Dishonest::after(&world).say(GATE, other),
     );
+    let ran = world.outcome(request, ran(Exit::Code(0), None));
+    vectors.bad_last("outcome-ran-of-a-roster-change", &Dishonest::after(&world).say(GATE, ran));
+    let nobody = world.contents(vec![person("dora", Role::Auditor, &[(DORA, "desk")])], 1, 1);
+    let request = world.ask(Action::Roster(nobody.clone()));
+    world.approve(ALICE, request);
+    world.permit(request);
+    let orphaned = world.next_roster(&nobody, Some(request));
+    vectors.bad_last(
+        "roster-that-leaves-nobody-who-decides",
+        &Dishonest::after(&world).say(GATE, orphaned),
+    );
 }
 
 fn checkpoints(vectors: &mut Vectors) {

@@ -239,6 +239,9 @@ impl Rules {
             };
         }
         let basis = roster.basis.ok_or(FindingKind::NoBasis)?;
+        if !roster.is_enrolled() {
+            return Err(FindingKind::NobodyLeft);
+        }
         let (at, pending) = self.find(&basis).map_err(|_| FindingKind::NotPermittedBasis)?;
         match (&pending.request.action, &pending.permit) {
             (Action::Roster(contents), Some(_)) if roster.has_contents(contents) => {
@@ -336,6 +339,9 @@ impl Rules {
                 return Err(FindingKind::NotDenied);
             }
             Ended::Expired(_) if outcome.time < pending.request.expires => return Err(FindingKind::NotExpired),
+            Ended::Ran(_) if !matches!(pending.request.action, Action::Command(_)) => {
+                return Err(FindingKind::NotACommand);
+            }
             // That a result and its permit go together was checked when the payload was read.
             _ => {}
         }

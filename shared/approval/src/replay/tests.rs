@@ -160,6 +160,18 @@ fn a_roster_follows_the_one_before() {
 }
 
 #[test]
+fn even_the_admins_cannot_leave_the_gate_alone_again() {
+    let mut world = World::with(three(), 1, 1);
+    let nobody = world.contents(vec![person("dora", Role::Auditor, &[(DORA, "desk")])], 1, 1);
+    let request = world.ask(Action::Roster(nobody.clone()));
+    world.approve(ALICE, request);
+    world.permit(request);
+    let orphaned = world.next_roster(&nobody, Some(request));
+    assert_eq!(kind(world.judge(GATE, orphaned)), FindingKind::NobodyLeft);
+    assert_eq!(kind(world.judge(GATE, world.outcome(request, ran(Exit::Code(0), None)))), FindingKind::NotACommand);
+}
+
+#[test]
 fn the_gate_alone_cannot_change_who_says_yes() {
     let mut world = World::two_of_three();
     let mine = world.contents(vec![person("mallory", Role::Admin, &[(66, "phone")])], 1, 1);
