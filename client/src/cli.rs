@@ -119,18 +119,24 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            let words = commands(std::env::args_os().skip(1));
+            misused(&error, &words);
             // `run` promises 125 where Countersign itself fails; clap's own 2 for everything else.
-            let run = std::env::args_os().nth(1).is_some_and(|first| first == "run");
-            let _ = error.print();
-            let help = !error.use_stderr();
-            return ExitCode::from(if help { 0 } else if run { ask::FAILED } else { 2 });
+            return ExitCode::from(if words.first().is_some_and(|first| first == "run") { ask::FAILED } else { 2 });
         }
     };
     logs(cli.verbose);
     keep_memory_private();
     let context = Context { home: cli.home, json: cli.json };
     if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut std::io::stdout());
+        // Into memory first: the generator panics where its reader went away.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut script);
+        terminal::say_raw(&String::from_utf8_lossy(&script));
         return ExitCode::SUCCESS;
     }
     if let Command::Audit(audit) = cli.command {
@@ -181,6 +187,38 @@ fn run_audit(audit: Audit, json: bool) -> u8 {
     }
 }
 
+/// The command and its subcommands as typed, without flags.
+fn commands(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut command = Cli::command();
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    while let Some(argument) = arguments.next() {
+        let word = argument.to_string_lossy().into_owned();
+        if word == "--home" {
+            arguments.next();
+        } else if !word.starts_with('-') {
+            let Some(sub) = command.find_subcommand(&word) else { break };
+            command = sub.clone();
+            words.push(word);
+        }
+    }
+    words
+}
+
+/// Says what is wrong with the arguments, in the two lines of every other error.
+fn misused(error: &clap::Error, words: &[String]) {
+    let said = error.render().to_string();
+    if !said.starts_with("error: ") {
+        // A command group alone: its help.
+        terminal::complain(said.trim_end());
+        return;
+    }
+    let what = said.split("\n\nUsage:").next().and_then(|said| said.split("\n\nFor more").next()).unwrap_or(&said);
+    terminal::complain(what.trim_end());
+    let help: Vec<&str> = std::iter::once("countersign").chain(words.iter().map(String::as_str)).chain(["--help"]).collect();
+    terminal::complain(&format!("hint: see `{}`", help.join(" ")));
+}
+
 fn logs(verbose: u8) {
     let level = match verbose {
         0 => "off",
@@ -188,7 +226,7 @@ fn logs(verbose: u8) {
         _ => "countersign=debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).with_target(false).try_init();
 }
 
 /// Keys live in this process: no core file, and no other process of this user reads its memory (root still can).

@@ -23,6 +23,7 @@ use crate::clock::{Clock, Source, System};
 use crate::home::{Home, Lock};
 use crate::link::{self, LinkEvent, LinkHandle};
 use crate::local::{Answer, Question};
+use crate::pace::Pace;
 use crate::party::{Birth, Kind, Party, PartyError};
 use crate::runner::Launcher;
 use crate::store::Tx;
@@ -163,11 +164,13 @@ pub struct Surroundings {
     pub clock: Box<dyn Source>,
     /// The program that starts commands: this one.
     pub launcher: Launcher,
+    /// When it says again what wasn't answered.
+    pub pace: Pace,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Box::new(System), launcher: Launcher::current() }
+        Self { clock: Box::new(System), launcher: Launcher::current(), pace: Pace::default() }
     }
 }
 
@@ -185,6 +188,7 @@ pub async fn serve(
         return Err(GateError::Running(home.path().display().to_string()));
     };
     let mut party = Party::open(home, Kind::Gate).await?;
+    party.pace = surroundings.pace;
     let path = party.home.socket()?;
     let listener = socket::listen(&path)?;
     let (sender, mut events) = mpsc::channel(EVENTS);
@@ -275,10 +279,10 @@ impl Gate {
     }
 
     fn until_next_expiry(&mut self) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(1);
+        let longest = Duration::from_millis(self.party.pace.idle);
         let now = self.clock.now().millis();
         let waits = self.party.replay.open().filter(|open| open.permit().is_none()).map(|open| open.request().expires.millis().saturating_sub(now));
-        waits.min().map_or(LONGEST, |ms| Duration::from_millis(ms).min(LONGEST))
+        waits.min().map_or(longest, |ms| Duration::from_millis(ms).min(longest))
     }
 
     fn pairing_seed(&self) -> Result<pairing::Seed, GateError> {

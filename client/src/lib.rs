@@ -18,6 +18,7 @@ pub mod link;
 pub mod local;
 pub mod member;
 pub mod outbox;
+pub mod pace;
 pub mod party;
 pub mod runner;
 pub mod show;

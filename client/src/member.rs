@@ -29,9 +29,6 @@ pub use join::{Begun, JoinError};
 /// Name of the lock of the process that is connected for this home. Others write to the same database and leave the sending to it.
 const LOCK: &str = "link.lock";
 
-/// How often a connected member says what it has.
-const ACK_EVERY: Duration = Duration::from_secs(30);
-
 /// How often the database is looked at for what another process of this home did.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -194,10 +191,10 @@ impl Member {
             self.event(&mut turn, &mut batch, event).await?;
         }
         if batch.ack && turn.group.is_some() {
-            self.post_ack(&mut turn, batch.replay.as_ref()).await?;
+            self.post_ack(&mut turn).await?;
         }
         if self.connection.as_ref().is_some_and(|connection| connection.up) {
-            batch.posts = outbox::take_due(&mut turn.tx).await?;
+            batch.posts = outbox::take_due(&mut turn.tx, &self.party.pace).await?;
         }
         turn.commit().await?;
         if let Some(replay) = batch.replay.take() {
@@ -215,7 +212,7 @@ impl Member {
                 connection.link.ack(sequence).await;
             }
             if batch.ack {
-                connection.ack_due = tokio::time::Instant::now() + ACK_EVERY;
+                connection.ack_due = tokio::time::Instant::now() + Duration::from_millis(self.party.pace.ack_every);
             }
             outbox::send(&connection.link, batch.posts).await;
         }
@@ -254,7 +251,7 @@ impl Member {
                 }
                 batch.sequence = batch.sequence.max(Some(*sequence));
             }
-            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => outbox::settle(&mut turn.tx, event).await?,
+            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => outbox::settle(&mut turn.tx, event, &self.party.pace).await?,
             _ => {}
         }
         Ok(())
@@ -427,14 +424,12 @@ impl Member {
         Ok(false)
     }
 
-    async fn post_ack(&self, turn: &mut Turn, replay: Option<&Replay>) -> Result<(), PartyError> {
-        let replay = replay.unwrap_or(&self.party.replay);
+    async fn post_ack(&self, turn: &mut Turn) -> Result<(), PartyError> {
         let (Some(gate), Some(group)) = (turn.tx.peer(&self.party.gate).await?, &turn.group) else { return Ok(()) };
         if turn.tx.meta("removed").await?.is_some() {
             return Ok(());
         }
-        let root = if replay.size() == 0 { [0; 32] } else { replay.root() };
-        let ack = Message::Ack { size: replay.size(), root, epoch: group.epoch() };
+        let ack = Message::Ack { epoch: group.epoch(), checkpoint: turn.tx.last_checkpoint().await? };
         let sealed = turn.encrypt(&self.party.leaf, &ack)?;
         // An older one that never got out is worth nothing any more.
         turn.tx.drop_kind(&gate.party, Outgoing::Fleeting).await?;

@@ -3,28 +3,23 @@
 
 use crate::clock::wall;
 use crate::link::{LinkEvent, LinkHandle};
+use crate::pace::Pace;
 use crate::party::{TTL_SECONDS, random16};
 use crate::store::{Post, StoreError, Tx};
 
 /// Envelopes handed to the link at a time.
 const POSTS: u32 = 64;
 
-/// When an envelope that the relay hasn't answered is put again under the same id, in ms.
-const UNANSWERED: u64 = 30_000;
-
-/// How long at least an envelope that the relay refused stays back, in ms.
-const REFUSED: u64 = 15_000;
-
 /// Takes what is due, and notes when each is to be tried again. What was stored before goes out under a new put id: a relay that
 /// says it has the old one would drop it.
-pub async fn take_due(tx: &mut Tx) -> Result<Vec<Post>, StoreError> {
+pub async fn take_due(tx: &mut Tx, pace: &Pace) -> Result<Vec<Post>, StoreError> {
     let now = wall();
     let mut posts = tx.due(now, POSTS).await?;
     for post in &mut posts {
         if post.stored {
             post.put = random16();
         }
-        tx.reschedule(post.id, post.put, now.saturating_add(UNANSWERED)).await?;
+        tx.reschedule(post.id, post.put, now.saturating_add(pace.unanswered)).await?;
     }
     Ok(posts)
 }
@@ -37,12 +32,12 @@ pub async fn send(link: &LinkHandle, posts: Vec<Post>) {
 }
 
 /// Notes what the relay said of an envelope.
-pub async fn settle(tx: &mut Tx, event: &LinkEvent) -> Result<(), StoreError> {
+pub async fn settle(tx: &mut Tx, event: &LinkEvent, pace: &Pace) -> Result<(), StoreError> {
     match event {
-        LinkEvent::Stored { id, .. } => tx.stored(id, wall()).await,
+        LinkEvent::Stored { id, .. } => tx.stored(id, wall(), pace).await,
         LinkEvent::Refused { id, reason, retry_after_ms } => {
             tracing::warn!(?reason, "the relay refused an envelope");
-            tx.postpone(id, wall().saturating_add(u64::from(*retry_after_ms).max(REFUSED))).await
+            tx.postpone(id, wall().saturating_add(u64::from(*retry_after_ms).max(pace.refused))).await
         }
         _ => Ok(()),
     }

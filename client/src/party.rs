@@ -15,6 +15,7 @@ use wire::mailbox::MailboxKey;
 
 use crate::channel::{ChannelError, Group, Leaf, LeafKey, Membership, Mls};
 use crate::home::{Home, HomeError};
+use crate::pace::Pace;
 use crate::store::{NewPost, Outgoing, Peer, Store, StoreError, Tx};
 
 /// File with the identity's secret key, in a party's home.
@@ -103,6 +104,8 @@ pub struct Party {
     pub relay: String,
     /// The transcript so far.
     pub replay: Replay,
+    /// When it says again what wasn't answered.
+    pub pace: Pace,
 }
 
 /// What a new party starts with.
@@ -173,8 +176,8 @@ impl Party {
     pub async fn open(home: Home, kind: Kind) -> Result<Self, PartyError> {
         let party = Self::open_any(home).await?;
         match (party.kind, kind) {
-            (Kind::Gate, Kind::Member) => Err(PartyError::WrongKind("a gate; give an admin's with --home DIR")),
-            (Kind::Member, Kind::Gate) => Err(PartyError::WrongKind("an admin or auditor; give the gate's with --home DIR")),
+            (Kind::Gate, Kind::Member) => Err(PartyError::WrongKind("a gate, and an admin's is needed")),
+            (Kind::Member, Kind::Gate) => Err(PartyError::WrongKind("an admin or auditor, and a gate's is needed")),
             _ => Ok(party),
         }
     }
@@ -199,7 +202,7 @@ impl Party {
         }
         let replay = replay(&mut tx, gate).await?;
         tx.commit().await?;
-        Ok(Self { home, store, kind, identity, leaf, mailbox, envelopes, gate, relay, replay })
+        Ok(Self { home, store, kind, identity, leaf, mailbox, envelopes, gate, relay, replay, pace: Pace::default() })
     }
 
     /// Forgets what memory holds of the transcript and replays the database: after a transaction that failed.

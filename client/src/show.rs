@@ -19,9 +19,21 @@ pub fn duration(ms: u64) -> String {
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0) => format!("{ms} ms"),
         (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, 0) => format!("{minutes} min"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, 0, _) => format!("{hours} h"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
+}
+
+/// A number of things: `1 device`, `2 devices`.
+pub fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// A number of people.
+pub fn persons(number: u16) -> String {
+    if number == 1 { "1 person".to_owned() } else { format!("{number} people") }
 }
 
 /// The name of the person behind a party, or the party's short form where the roster doesn't know it.
@@ -49,8 +61,8 @@ fn votes(open: &Pending, roster: Option<&Verified<Roster>>) -> String {
         }
     }
     match names.len() {
-        0 => format!("0 of {need} approvals"),
-        have => format!("{have} of {need} approvals: {}", names.join(", ")),
+        0 => format!("0 of {}", count(u64::from(need), "approval")),
+        have => format!("{have} of {}: {}", count(u64::from(need), "approval"), names.join(", ")),
     }
 }
 
@@ -93,7 +105,7 @@ fn finished(ran: &Ran) -> String {
         Some(Stopped::OutputLimit) => ", stopped at its output limit",
         Some(Stopped::AskerLeft) => ", stopped because whoever asked left",
     };
-    format!("{exit}{stopped}, {}, {} bytes of output", duration(ran.wall_ms), ran.stdout.bytes.saturating_add(ran.stderr.bytes))
+    format!("{exit}{stopped}, {}, {} of output", duration(ran.wall_ms), count(ran.stdout.bytes.saturating_add(ran.stderr.bytes), "byte"))
 }
 
 /// One transcript entry in one line, for those who watch.
@@ -110,7 +122,7 @@ pub fn entry(entry: &Entry, roster: Option<&Verified<Roster>>) -> String {
             let reason = if reason.is_empty() { String::new() } else { format!(", saying: {}", escape(reason)) };
             format!("{index:>4}  decision {} {verb} {}{reason}", who(roster, &entry.statement().signer()), decision.request.short())
         }
-        Statement::Permit(permit) => format!("{index:>4}  permit   for {} by {} decisions", permit.request.short(), permit.decisions.len()),
+        Statement::Permit(permit) => format!("{index:>4}  permit   for {} by {}", permit.request.short(), count(permit.decisions.len() as u64, "approval")),
         Statement::Outcome(outcome) => format!("{index:>4}  outcome  of {}: {}", outcome.request.short(), ended(&outcome.result)),
         Statement::Device(device) => format!("{index:>4}  device   {}", device.name),
     }
@@ -120,7 +132,7 @@ fn people(roster: &Roster) -> String {
     if roster.people.is_empty() {
         return "nobody yet".to_owned();
     }
-    let person = |person: &approval::roster::Person| format!("{} ({}, {} devices)", person.name, person.role, person.devices.len());
+    let person = |person: &approval::roster::Person| format!("{} ({}, {})", person.name, person.role, count(person.devices.len() as u64, "device"));
     let people: Vec<String> = roster.people.iter().map(person).collect();
     format!("{}; quorum {}", people.join(", "), roster.quorum.command)
 }

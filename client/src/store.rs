@@ -13,6 +13,7 @@ use wire::identity::PartyId;
 use wire::mailbox::{Capability, CapabilityHash, MailboxId};
 
 use crate::channel::Mls;
+use crate::pace::Pace;
 
 /// Marks a SQLite file as ours ("CSgn"), so that a foreign database is refused and never written to.
 const APPLICATION_ID: i64 = 0x4353_676e;
@@ -376,6 +377,12 @@ impl Tx {
         Ok(rows.into_iter().map(|row| (to_u64(row.get(0)), row.get(1))).collect())
     }
 
+    /// The checkpoint of a size, if there is one.
+    pub async fn checkpoint_at(&mut self, size: u64) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT note FROM checkpoint WHERE size = ?").bind(to_i64(size)).fetch_optional(&mut *self.inner).await?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// The root that was signed for a size, if that size ever was.
     pub async fn root_at(&mut self, size: u64) -> Result<Option<[u8; 32]>, StoreError> {
         let row = sqlx::query("SELECT root FROM checkpoint WHERE size = ?").bind(to_i64(size)).fetch_optional(&mut *self.inner).await?;
@@ -489,14 +496,17 @@ impl Tx {
         Ok(())
     }
 
-    /// The relay stored it. What needs no answer is done with; a question is asked again after `RETRY` doubled for each try; the rest is parked
-    /// until the peer's acknowledgement says that it is missing.
-    pub async fn stored(&mut self, put: &[u8; 16], now: u64) -> Result<(), StoreError> {
+    /// The relay stored it, or says so. What needs no answer is done with; a question is asked again, after twice as long for each try; so is
+    /// a commit or a welcome, because whom a welcome hasn't reached can't even say that it is missing; entries are parked until the peer's
+    /// acknowledgement says that they are missing.
+    pub async fn stored(&mut self, put: &[u8; 16], now: u64, pace: &Pace) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM outbox WHERE put = ? AND kind = ?").bind(&put[..]).bind(Outgoing::Fleeting.code()).execute(&mut *self.inner).await?;
-        sqlx::query("UPDATE outbox SET stored = 1, due = ? + CASE kind WHEN ? THEN ? << MIN(tries, 5) ELSE ? END WHERE put = ?")
+        sqlx::query("UPDATE outbox SET stored = 1, due = ? + CASE kind WHEN ? THEN ? << MIN(tries, 5) WHEN ? THEN ? << MIN(tries, 14) ELSE ? END WHERE put = ?")
             .bind(to_i64(now))
             .bind(Outgoing::Question.code())
-            .bind(to_i64(QUESTION_RETRY))
+            .bind(to_i64(pace.question_retry))
+            .bind(Outgoing::Epoch.code())
+            .bind(to_i64(pace.question_retry))
             .bind(to_i64(PARKED))
             .bind(&put[..])
             .execute(&mut *self.inner)
@@ -535,12 +545,16 @@ impl Tx {
         Ok(())
     }
 
-    /// Whether something of a kind was put for a peer less than `grace` ms ago, or is about to be.
-    pub async fn in_flight(&mut self, party: &PartyId, kind: Outgoing, now: u64, grace: u64) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) FROM outbox WHERE party = ? AND kind = ? AND (stored = 0 OR due > ?)")
+    /// Whether something of a kind was put for a peer a moment ago, or is about to be.
+    pub async fn in_flight(&mut self, party: &PartyId, kind: Outgoing, now: u64, pace: &Pace) -> Result<bool, StoreError> {
+        // When it was stored follows from when it is due, as `stored` reckons.
+        let row = sqlx::query("SELECT COUNT(*) FROM outbox WHERE party = ? AND kind = ? AND (stored = 0 OR due - CASE kind WHEN ? THEN ? << MIN(tries, 14) ELSE ? END > ?)")
             .bind(&party.as_bytes()[..])
             .bind(kind.code())
-            .bind(to_i64(now.saturating_sub(grace).saturating_add(PARKED)))
+            .bind(Outgoing::Epoch.code())
+            .bind(to_i64(pace.question_retry))
+            .bind(to_i64(PARKED))
+            .bind(to_i64(now.saturating_sub(pace.on_its_way)))
             .fetch_one(&mut *self.inner)
             .await?;
         Ok(row.get::<i64, _>(0) > 0)
@@ -610,7 +624,16 @@ impl Tx {
 
     /// Keeps evidence against a peer.
     pub async fn add_evidence(&mut self, time: u64, what: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO evidence (time, what, bytes) VALUES (?, ?, ?)").bind(to_i64(time)).bind(what).bind(bytes).execute(&mut *self.inner).await?;
+        // The same accusation comes again with every message; it is kept once, and no more than a person would read.
+        sqlx::query(
+            "INSERT INTO evidence (time, what, bytes) SELECT ?1, ?2, ?3 \
+             WHERE NOT EXISTS (SELECT 1 FROM evidence WHERE what = ?2) AND (SELECT COUNT(*) FROM evidence) < 100",
+        )
+        .bind(to_i64(time))
+        .bind(what)
+        .bind(bytes)
+        .execute(&mut *self.inner)
+        .await?;
         Ok(())
     }
 
@@ -632,9 +655,6 @@ impl Tx {
         Ok(row.map(|row| (row.get(0), row.get(1))))
     }
 }
-
-/// After how many ms a question that the relay stored is asked again for the first time; each further try waits twice as long, up to 32 times.
-const QUESTION_RETRY: u64 = 10_000;
 
 /// A row whose `due` lies this far ahead waits for its answer and is put again only when asked for (`resend`), in ms.
 pub const PARKED: u64 = 1 << 50;

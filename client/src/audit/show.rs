@@ -66,7 +66,13 @@ fn what(statement: &Verified<Statement>, about: Option<u64>) -> String {
             Answer::Approve => format!("approves {about}"),
             Answer::Deny => format!("denies {about}"),
         },
-        Statement::Permit(permit) => format!("permits {about}, by {} approvals that count", permit.decisions.len()),
+        Statement::Permit(permit) => {
+            let approvals = match permit.decisions.len() {
+                1 => "1 approval that counts".to_owned(),
+                several => format!("{several} approvals that count"),
+            };
+            format!("permits {about}, by {approvals}")
+        },
         Statement::Outcome(outcome) => format!("ends {about}: {}", ended(&outcome.result)),
         Statement::Device(_) => "a device".to_owned(),
     }
@@ -130,7 +136,7 @@ fn ended(result: &Ended) -> String {
 }
 
 fn result(outcome: &Outcome) -> String {
-    let stream = |name: &str, stream: &Stream| format!("{name:<8} {} bytes, sha256 {}\n", stream.bytes, stream.sha256);
+    let stream = |name: &str, stream: &Stream| format!("{name:<8} {}, sha256 {}\n", crate::show::count(stream.bytes, "byte"), stream.sha256);
     match &outcome.result {
         Ended::Ran(ran) => {
             let wall = format!("took     {} ms\n", ran.wall_ms);

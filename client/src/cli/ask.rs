@@ -226,7 +226,7 @@ impl Run {
                     complain(&serde_json::json!({"v": 1, "pending": id, "expires": expires, "need": need}).to_string());
                 } else {
                     let left = show::duration(expires.saturating_sub(crate::clock::wall()));
-                    self.word(&format!("request {}: waiting for {need} to approve, at most {left}", short(&id)));
+                    self.word(&format!("request {}: waiting for {} to approve, at most {left}", short(&id), show::persons(need)));
                 }
             }
             Answer::Progress { have, need } if !context.json => self.word(&format!("{have} of {need} have approved")),

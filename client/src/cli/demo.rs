@@ -195,7 +195,7 @@ impl Demo {
     }
 
     async fn play(&self, context: &Context, folder: &Path) -> Outcome {
-        say(&format!("1. A relay, a gate and {} admins, each with a home of its own, on this machine", self.admins));
+        say(&format!("1. A relay, a gate and {}, each with a home of its own, on this machine", show::count(u64::from(self.admins), "admin")));
         let (tap, listener) = Tap::open().await?;
         let authority = tap.url.trim_start_matches("ws://").to_owned();
         let store = folder.join("relay.db");
@@ -349,7 +349,7 @@ impl Demo {
             say("   agent -> gate: over a unix socket of the gate's user; gate <-> admins: sealed, through the relay");
             say("   the relay saw: random mailbox keys, sizes of 1, 2, 4, 16 or 64 KiB, times, and addresses");
             say(&format!(
-                "   on its wire: {} connections, {} bytes in, {} bytes out; searched with its database for the command, the reason, names and identities: {found} found",
+                "   on its wire: {} connections, {} bytes in, {} bytes out\n   searched, with its database, for the command, the reason, names and identities: {found} found",
                 heard.connections,
                 heard.to_relay,
                 heard.from_relay.len()

@@ -1,13 +1,13 @@
 //! Commands of whoever runs the gate: set it up, run it, invite, look at it, export its transcript.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use approval::export::ExportWriter;
 use approval::roster::{Quorum, Role};
 use clap::{Args, Subcommand};
 
-use super::terminal::{Failure, Lines, Outcome, complain, confirmed, interactive, say, say_json, say_raw};
+use super::terminal::{Failure, Lines, Outcome, complain, confirmed, say, say_json, say_raw};
 use super::{Context, shutdown};
 use crate::gate::{Init, Surroundings, init, serve};
 use crate::local::{Answer, Confirm, Fault, Question, Status};
@@ -148,11 +148,13 @@ impl Invite {
                         say_json(&serde_json::json!({"v": 1, "link": link, "expires": expires}));
                         continue;
                     }
-                    if !self.no_qr && interactive() {
+                    // For a camera, so only on a screen.
+                    if !self.no_qr && std::io::stdout().is_terminal() {
                         say_raw(&qr(&link));
                     }
                     say(&link);
-                    complain("hand this over on a way that you trust; it is good once, for 10 minutes at most");
+                    let left = show::duration(expires.saturating_sub(crate::clock::wall()).next_multiple_of(1000));
+                    complain(&format!("hand this over on a way that you trust; it is good once, for {left}"));
                     complain(&format!("there: countersign join '{}…'", link.chars().take(16).collect::<String>()));
                 }
                 Answer::Code { code, device, party } => {
@@ -178,7 +180,7 @@ impl Invite {
                         say_json(&serde_json::json!({"v": 1, "proposed": id, "need": need}));
                     } else {
                         let short: String = id.chars().take(8).collect();
-                        say(&format!("request {short}: {need} admins must approve {}", self.person));
+                        say(&format!("request {short}: {} must approve {}", show::persons(need), self.person));
                     }
                     return Ok(0);
                 }
@@ -190,12 +192,12 @@ impl Invite {
     }
 }
 
-/// A link as a QR code, two modules to a character.
+/// A link as a QR code, two modules to a character; black on white whatever the terminal's own colours are, as not every camera reads the inverse.
 fn qr(link: &str) -> String {
     match qrcode::QrCode::with_error_correction_level(link, qrcode::EcLevel::L) {
         Ok(code) => {
             let picture = code.render::<qrcode::render::unicode::Dense1x2>().quiet_zone(true).build();
-            format!("{picture}\n")
+            picture.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n")).collect()
         }
         Err(_) => String::new(),
     }
@@ -237,7 +239,11 @@ fn shown(status: &Status) -> String {
             heard => format!("heard {} ago", show::duration(crate::clock::wall().saturating_sub(heard))),
         };
         let behind = status.size.saturating_sub(device.acked);
-        let behind = if behind == 0 { "has everything".to_owned() } else { format!("{behind} entries behind") };
+        let behind = match behind {
+            0 => "has everything".to_owned(),
+            1 => "1 entry behind".to_owned(),
+            several => format!("{several} entries behind"),
+        };
         let _ = writeln!(text, "device      {} of {}: {heard}, {behind}", device.device, device.person);
     }
     if status.devices.is_empty() {

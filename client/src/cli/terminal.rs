@@ -60,7 +60,6 @@ macro_rules! failures {
 
 failures!(
     crate::store::StoreError,
-    crate::member::JoinError,
     std::io::Error,
     approval::scalar::ScalarError,
     serde_json::Error
@@ -73,6 +72,24 @@ impl From<crate::home::HomeError> for Failure {
     }
 }
 
+impl From<crate::member::JoinError> for Failure {
+    fn from(error: crate::member::JoinError) -> Self {
+        use crate::member::JoinError;
+        use crate::party::PartyError;
+        use crate::store::StoreError;
+        match error {
+            JoinError::Invite(_) => Self::new(error).hint("give the whole link, between quotes, as `countersign gate invite` printed it"),
+            JoinError::Expired => Self::new(error).hint("ask for a new one: `countersign gate invite` at the gate"),
+            JoinError::Party(PartyError::Store(StoreError::Exists { .. })) => {
+                Self::new(error).hint("a device joins once; take another folder with --home DIR, or go on with `countersign join` alone")
+            }
+            JoinError::Party(error) => error.into(),
+            JoinError::Name(_) => Self::new(error).hint("give another with --name"),
+            error @ JoinError::Pairing(_) => Self::new(error),
+        }
+    }
+}
+
 impl From<crate::party::PartyError> for Failure {
     fn from(error: crate::party::PartyError) -> Self {
         use crate::party::PartyError;
@@ -82,6 +99,8 @@ impl From<crate::party::PartyError> for Failure {
             PartyError::Store(StoreError::Missing { .. }) => {
                 Self::new(error).hint("set one up: `countersign gate init` beside an agent, `countersign join LINK` on an admin's machine")
             }
+            PartyError::WrongKind(_) => Self::new(error).hint("name the other folder with --home DIR"),
+            PartyError::Store(StoreError::Exists { .. }) => Self::new(error).hint("take another folder with --home DIR"),
             error => Self::new(error),
         }
     }

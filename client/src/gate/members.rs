@@ -4,13 +4,13 @@
 use approval::action::Action;
 use approval::checkpoint::Checkpoint;
 use approval::decide::Verdict;
-use approval::decision::{Answer as Vote, Decision};
+use approval::decision::Answer as Vote;
 use approval::change::Change;
 use approval::message::{Message, RefusalCode};
 use approval::outcome::{Ended, Nothing};
 use approval::request::{AskedBy, Class, Request};
 use approval::roster::RosterContents;
-use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
+use approval::{Digest, Id16, Signed, Text, Time, sign};
 use wire::envelope::Content;
 use wire::identity::PartyId;
 
@@ -20,14 +20,18 @@ use crate::local::Answer;
 use crate::party::{PartyError, random16};
 use crate::store::{Outgoing, Peer};
 
-/// How long what was put for a member is left on its way before it is sent again, in ms.
-const ON_ITS_WAY: u64 = 3_000;
-
-/// At most one bare head in this time to a member that lacks nothing, in ms.
-const HEAD_EVERY: u64 = 20_000;
-
 /// How long the admins have for a change of the roster, in ms.
 const ROSTER_EXPIRY: u64 = 24 * 60 * 60 * 1000;
+
+/// What a checkpoint that a member shows says about this state.
+enum Shown {
+    /// It is ours, of this size.
+    Ours(u64),
+    /// It isn't ours.
+    Nothing,
+    /// It is ours and not of this log.
+    Contradiction(String),
+}
 
 impl Gate {
     pub(super) async fn member_says(&mut self, work: &mut Work, from: PartyId, message: Message) -> Result<(), PartyError> {
@@ -36,7 +40,7 @@ impl Gate {
         };
         match message {
             Message::Decision(signed) => self.decision(work, &peer, &signed).await,
-            Message::Ack { size, root, epoch } => self.acknowledged(work, peer, size, root, epoch).await,
+            Message::Ack { epoch, checkpoint } => self.acknowledged(work, peer, epoch, checkpoint.as_deref()).await,
             Message::Propose { id, change } => self.proposed(work, &peer, id, &change).await,
             Message::Address { envelope_key } => Ok(work.turn.tx.set_peer(&Peer { envelope_key, ..peer }).await?),
             // Only the gate says these.
@@ -55,7 +59,7 @@ impl Gate {
             Some(decision) if decision.signer() == peer.party => decision,
             _ => return self.say(work, peer, &refuse(RefusalCode::Malformed, "not a decision of this device")).await,
         };
-        if let Some(reason) = self.seen_more(&decision) {
+        if let Shown::Contradiction(reason) = self.compare(work, &decision.checkpoint).await? {
             self.halt(work, &reason).await?;
         }
         if let Some(halted) = &self.halted {
@@ -84,11 +88,18 @@ impl Gate {
         }
     }
 
-    /// Whether a decision quotes a checkpoint of ours that this state doesn't know: then this state is an old copy, or somebody else signs with our key.
-    fn seen_more(&self, decision: &Verified<Decision>) -> Option<String> {
-        let quoted = Checkpoint::verify(&decision.checkpoint, &self.party.gate).ok()?;
-        let size = self.party.replay.size();
-        (quoted.size() > size).then(|| format!("an admin holds our signature over {} entries and this state has {size}", quoted.size()))
+    /// Compares a checkpoint that a member shows with this state. It contradicts only with our own signature on it: then this state is an old copy
+    /// or a fork, or somebody else signs with our key. Without the signature it is a lie, and means nothing.
+    async fn compare(&self, work: &mut Work, note: &str) -> Result<Shown, PartyError> {
+        let size = note.lines().nth(1).and_then(|line| line.parse::<u64>().ok()).unwrap_or(0);
+        if work.turn.tx.checkpoint_at(size).await?.as_deref() == Some(note) {
+            return Ok(Shown::Ours(size));
+        }
+        if Checkpoint::verify(note, &self.party.gate).is_err() {
+            return Ok(Shown::Nothing);
+        }
+        let ours = self.party.replay.size();
+        Ok(Shown::Contradiction(format!("a member holds our signature over {size} entries that aren't those of this state, which has {ours}")))
     }
 
     async fn halt(&mut self, work: &mut Work, reason: &str) -> Result<(), PartyError> {
@@ -137,35 +148,36 @@ impl Gate {
         }
     }
 
-    async fn acknowledged(&mut self, work: &mut Work, peer: Peer, size: u64, root: [u8; 32], epoch: u64) -> Result<(), PartyError> {
+    async fn acknowledged(&mut self, work: &mut Work, peer: Peer, epoch: u64, note: Option<&str>) -> Result<(), PartyError> {
         let now = crate::clock::wall();
         let ours = self.party.replay.size();
-        let known = match size {
-            0 => true,
-            _ => work.turn.tx.root_at(size).await? == Some(root),
+        let size = match note {
+            None => 0,
+            Some(note) => match self.compare(work, note).await? {
+                Shown::Ours(size) => size,
+                Shown::Nothing => return Ok(()),
+                Shown::Contradiction(reason) => return self.halt(work, &reason).await,
+            },
         };
-        if !known {
-            return self.halt(work, &format!("a member holds our signature over {size} entries that aren't the {ours} of this state")).await;
-        }
         work.turn.tx.acknowledged(&peer.party, size, epoch).await?;
         let peer = Peer { acked_size: size, acked_epoch: epoch, heard: now, ..peer };
         work.turn.tx.set_peer(&peer).await?;
         let at = work.turn.group.as_ref().map_or(0, crate::channel::Group::epoch);
         if epoch < at {
             // What it lacks was encrypted for epochs that are gone here: only the stored bytes, in their order, lead it on.
-            if !work.turn.tx.in_flight(&peer.party, Outgoing::Epoch, now, ON_ITS_WAY).await? {
+            if !work.turn.tx.in_flight(&peer.party, Outgoing::Epoch, now, &self.party.pace).await? {
                 work.turn.tx.resend(&peer.party).await?;
             }
             return Ok(());
         }
         if size < ours {
-            if !work.turn.tx.in_flight(&peer.party, Outgoing::Entries, now, ON_ITS_WAY).await? {
+            if !work.turn.tx.in_flight(&peer.party, Outgoing::Entries, now, &self.party.pace).await? {
                 self.catch_up(work, &peer, size).await?;
             }
             return Ok(());
         }
         let last = self.heads.get(&peer.party).copied().unwrap_or(0);
-        if now.saturating_sub(last) >= HEAD_EVERY {
+        if now.saturating_sub(last) >= self.party.pace.head_every {
             self.heads.insert(peer.party, now);
             if let Some(checkpoint) = work.turn.tx.last_checkpoint().await? {
                 self.say(work, &peer, &Message::Entries { first: ours, checkpoint, leaves: Vec::new() }).await?;
@@ -175,11 +187,17 @@ impl Gate {
     }
 
     async fn proposed(&mut self, work: &mut Work, peer: &Peer, id: Id16, change: &Change) -> Result<(), PartyError> {
-        let seen = format!("proposal {id}");
-        if work.turn.tx.meta(&seen).await?.is_some() {
+        if self.party.replay.roster().is_none_or(|roster| roster.admin_of(&peer.party).is_none()) {
             return Ok(());
         }
-        work.turn.tx.set_meta(&seen, b"").await?;
+        let seen = format!("proposal {id}");
+        if let Some(said) = work.turn.tx.meta(&seen).await? {
+            // Asked again because the answer was lost: the same answer, never a second request.
+            return match Message::decode(&said) {
+                Ok(answer) => self.say(work, peer, &answer).await,
+                Err(_) => Ok(()),
+            };
+        }
         let mut about = [0; 32];
         if let Some(start) = about.first_chunk_mut::<16>() {
             *start = id.0;
@@ -192,6 +210,7 @@ impl Gate {
                 Err(text) => Message::Refusal { about: Digest(about), code: RefusalCode::CannotChange, text: Text::cut(&text) },
             },
         };
+        work.turn.tx.set_meta(&seen, &refusal.encode()?).await?;
         self.say(work, peer, &refusal).await
     }
 

@@ -25,9 +25,6 @@ use crate::store::{Outgoing, Peer, Post};
 /// Leaves of one `entries` message, in bytes: what a channel message holds, less its checkpoint and lengths.
 const ENTRIES_BYTES: usize = 62_000;
 
-/// How long an event that couldn't be written waits for its next try.
-const AGAIN: Duration = Duration::from_secs(1);
-
 /// A statement appended in this unit, with the tree as it was right after it.
 struct Appended {
     signed: Signed,
@@ -128,8 +125,9 @@ impl Gate {
                 other => again.push(other),
             }
         }
+        let wait = Duration::from_millis(self.party.pace.again);
         tokio::spawn(async move {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(wait).await;
             for event in again {
                 if events.send(event).await.is_err() {
                     return;
@@ -158,7 +156,7 @@ impl Gate {
         }
         self.publish(&mut work).await?;
         if self.connected {
-            work.posts = outbox::take_due(&mut work.turn.tx).await?;
+            work.posts = outbox::take_due(&mut work.turn.tx, &self.party.pace).await?;
         }
         let Work { turn, effects, acked, posts, .. } = work;
         turn.commit().await?;
@@ -205,7 +203,7 @@ impl Gate {
                 }
                 work.acked = work.acked.max(Some(*sequence));
             }
-            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => outbox::settle(&mut work.turn.tx, event).await?,
+            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => outbox::settle(&mut work.turn.tx, event, &self.party.pace).await?,
             LinkEvent::Displaced => tracing::warn!("another connection reads the gate's mailbox"),
             _ => {}
         }

@@ -56,12 +56,10 @@ pub enum Message {
     Decision(Signed),
     /// From a device: what it has.
     Ack {
-        /// How many entries.
-        size: u64,
-        /// The root of its log at that size, zeros for 0.
-        root: [u8; 32],
         /// The epoch of its group.
         epoch: u64,
+        /// The checkpoint of all that it has, as the gate signed it; none while it has nothing.
+        checkpoint: Option<String>,
     },
     /// From the gate: why a decision or proposal isn't taken.
     Refusal {
@@ -161,8 +159,9 @@ impl Message {
             Self::Decision(signed) => {
                 bytes.u8(DECISION).var32(signed.as_bytes())?;
             }
-            Self::Ack { size, root, epoch } => {
-                bytes.u8(ACK).u64(*size).raw(root).u64(*epoch);
+            Self::Ack { epoch, checkpoint } => {
+                let checkpoint = checkpoint.as_deref().unwrap_or_default();
+                bytes.u8(ACK).u64(*epoch).var16(checkpoint.as_bytes())?;
             }
             Self::Refusal { about, code, text } => {
                 let text = text.as_untrusted().as_bytes();
@@ -239,11 +238,12 @@ fn entries(fields: &mut Reader<'_>) -> Result<Message, MessageError> {
 }
 
 fn ack(fields: &mut Reader<'_>) -> Result<Message, MessageError> {
-    let (size, root, epoch) = (fields.u64()?, fields.array()?, fields.u64()?);
-    if size == 0 && root != [0; 32] {
-        return Err(MessageError::Malformed);
-    }
-    Ok(Message::Ack { size, root, epoch })
+    let epoch = fields.u64()?;
+    let checkpoint = text(fields.var16()?)?;
+    Ok(Message::Ack {
+        epoch,
+        checkpoint: Some(checkpoint).filter(|checkpoint| !checkpoint.is_empty()),
+    })
 }
 
 fn text(bytes: &[u8]) -> Result<String, Malformed> {
@@ -281,14 +281,12 @@ mod tests {
             },
             Message::Decision(decision(ALICE, &request, Answer::Approve).signed().clone()),
             Message::Ack {
-                size: 3,
-                root: [0x33; 32],
                 epoch: 1,
+                checkpoint: Some(checkpoint(3)),
             },
             Message::Ack {
-                size: 0,
-                root: [0; 32],
                 epoch: 1,
+                checkpoint: None,
             },
             Message::Refusal {
                 about: request.digest(),
@@ -338,14 +336,6 @@ mod tests {
             let refusal = [&[REFUSAL], &[0; 32][..], &[code], &[0, 0]].concat();
             assert_eq!(Message::decode(&refusal).unwrap().encode().unwrap(), refusal);
         }
-    }
-
-    #[test]
-    fn a_log_of_nothing_has_no_root() {
-        let ack =
-            |size: u64, root: u8| Message::decode(&[&[ACK], &size.to_be_bytes()[..], &[root; 32], &[0; 8]].concat());
-        assert!(ack(0, 0).is_ok() && ack(1, 1).is_ok());
-        assert_eq!(ack(0, 1), Err(MessageError::Malformed));
     }
 
     #[test]

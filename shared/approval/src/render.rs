@@ -95,8 +95,17 @@ pub fn parse(text: &str) -> Result<Reading, NotRendered> {
 pub fn render_request(request: &Request) -> String {
     let mut text = render(&request.action);
     let asked = &request.asked_by;
-    text.push_str("asked by (as the agent says)\n");
-    text.push_str(&line("agent", asked.agent.as_str()));
+    match request.action {
+        Action::Command(_) => {
+            text.push_str("asked by (as the agent says)\n");
+            text.push_str(&line("agent", asked.agent.as_str()));
+        }
+        // Nothing of this is an agent's: the gate writes down who proposed it.
+        Action::Roster(_) => {
+            text.push_str("proposed by (as the gate says)\n");
+            text.push_str(&line("who", asked.agent.as_str()));
+        }
+    }
     for (label, words) in [
         ("user", &asked.user),
         ("conversation", &asked.conversation),
@@ -110,8 +119,11 @@ pub fn render_request(request: &Request) -> String {
     text.push_str(&line("need", &format!("{} to approve", request.need)));
     text.push_str(&line("asked", &utc(request.created)));
     text.push_str(&line("expires", &utc(request.expires)));
-    text.push_str("the agent's words (untrusted)\n");
-    text.push_str(&fence(request.reason.as_untrusted()));
+    let reason = request.reason.as_untrusted();
+    if !reason.is_empty() {
+        text.push_str("the agent's words (untrusted)\n");
+        text.push_str(&fence(reason));
+    }
     text
 }
 

@@ -32,9 +32,8 @@ fn made() -> Value {
         text: Text::cut("too late"),
     };
     let ack = Message::Ack {
-        size: 3,
-        root: [0x33; 32],
         epoch: 1,
+        checkpoint: Some(checkpoint(3)),
     };
     let bare = Message::Entries {
         first: 3,
@@ -45,8 +44,8 @@ fn made() -> Value {
     let flawed = |name: &str, bytes: &[u8]| bad(name, hex(bytes), "malformed");
     let mut no_code = refusal_bytes.clone();
     no_code[33] = 7;
-    let mut root_of_nothing = ack_bytes.clone();
-    root_of_nothing[1..9].fill(0);
+    let mut ack_cut = ack_bytes.clone();
+    ack_cut.pop();
     let mut more_than_there_is = bare.encode().unwrap();
     *more_than_there_is.last_mut().unwrap() = 1;
     vec![
@@ -64,9 +63,8 @@ fn made() -> Value {
         good(
             "ack_of_nothing",
             &Message::Ack {
-                size: 0,
-                root: [0; 32],
                 epoch: 1,
+                checkpoint: None,
             },
         ),
         good("refusal", &refusal),
@@ -90,7 +88,7 @@ fn made() -> Value {
         flawed("kind_7", &[7]),
         flawed("ack_cut_short", &ack_bytes[..ack_bytes.len() - 1]),
         flawed("ack_with_trailing_byte", &[ack_bytes.as_slice(), &[0]].concat()),
-        flawed("ack_with_root_of_nothing", &root_of_nothing),
+        flawed("ack_cut_in_its_checkpoint", &ack_cut),
         flawed("refusal_with_unknown_code", &no_code),
         flawed("entries_count_beyond_the_leaves", &more_than_there_is),
         flawed(
