@@ -17,7 +17,8 @@ CREATE TABLE peer (
     issued BLOB NOT NULL,           -- hash of the one that lets them write to us
     acked_size INTEGER NOT NULL DEFAULT 0,
     acked_epoch INTEGER NOT NULL DEFAULT 0,
-    heard INTEGER NOT NULL DEFAULT 0
+    heard INTEGER NOT NULL DEFAULT 0,
+    follows INTEGER NOT NULL DEFAULT 1  -- seals to our newest envelope key
 );
 
 -- Sealed envelopes on their way out, sent again as stored until `kind` says they are done with.

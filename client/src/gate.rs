@@ -18,6 +18,8 @@ use approval::outcome::Ended;
 use approval::roster::{Quorum, Roster};
 use approval::{Digest, Id16, Name, RelayUrl, Time, sign};
 
+use wire::envelope::EnvelopeKey;
+
 use crate::channel::Group;
 use crate::clock::{Clock, Source, System};
 use crate::home::{Home, Lock};
@@ -61,7 +63,7 @@ pub(crate) enum Prepared {
     /// A command, resolved and hashed.
     Ask(Box<ask::Asked>),
     /// Any other question that needs the engine.
-    Other(Question),
+    Other(Box<Question>),
 }
 
 /// What can go wrong with a gate as a whole.
@@ -152,6 +154,8 @@ pub(crate) struct Gate {
     halted: Option<String>,
     /// When each member last got a bare head.
     heads: HashMap<wire::identity::PartyId, u64>,
+    /// Our newest envelope key, for those who pair.
+    address: tokio::sync::watch::Sender<EnvelopeKey>,
     /// The size that was last left beside the database.
     marked: Option<u64>,
     launcher: Launcher,
@@ -196,6 +200,7 @@ pub async fn serve(
     let incarnation = incarnation(&mut party).await?;
     let floor = party.replay.time().map_or(0, Time::millis);
     let halted = rolled_back(&mut party).await?;
+    let address = party.envelopes.first().ok_or(PartyError::Lacks("the envelope key"))?.key();
     let mut gate = Gate {
         clock: Clock::new(surroundings.clock, floor),
         incarnation,
@@ -207,13 +212,14 @@ pub async fn serve(
         poison: HashSet::new(),
         halted,
         heads: HashMap::new(),
+        address: tokio::sync::watch::Sender::new(address),
         marked: None,
         launcher: surroundings.launcher,
         _lock: lock,
         party,
     };
     gate.take_up().await?;
-    let server = tokio::spawn(socket::accept(listener, socket::Doors { events: sender, link, seed: gate.pairing_seed()? }));
+    let server = tokio::spawn(socket::accept(listener, socket::Doors { events: sender, link, seed: gate.pairing_seed() }));
     ready(&path);
 
     tokio::pin!(shutdown);
@@ -285,13 +291,9 @@ impl Gate {
         waits.min().map_or(longest, |ms| Duration::from_millis(ms).min(longest))
     }
 
-    fn pairing_seed(&self) -> Result<pairing::Seed, GateError> {
-        Ok(pairing::Seed {
-            gate: self.party.gate,
-            relay: self.party.relay.clone(),
-            mailbox: self.party.mailbox.id(),
-            envelope_key: self.party.envelopes.first().ok_or(PartyError::Lacks("the envelope key"))?.key(),
-        })
+    fn pairing_seed(&self) -> pairing::Seed {
+        let (relay, mailbox) = (self.party.relay.clone(), self.party.mailbox.id());
+        pairing::Seed { gate: self.party.gate, relay, mailbox, envelope_key: self.address.subscribe() }
     }
 
     /// Whether an admin is enrolled.

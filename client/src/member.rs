@@ -229,6 +229,8 @@ impl Member {
                     }
                 }
                 turn.tx.due_again().await?;
+                self.party.rotate(&mut turn.tx).await?;
+                self.party.tell_address(turn).await?;
                 batch.allow = true;
                 batch.ack = true;
                 batch.notices.push(Notice::Connected);
@@ -242,11 +244,15 @@ impl Member {
             LinkEvent::Reading { waiting, .. } => batch.notices.push(Notice::Waiting(*waiting)),
             LinkEvent::Delivered { sequence, envelope } => {
                 match self.party.unseal(envelope) {
-                    Ok((Content::Mls, message)) => {
+                    Ok((Content::Mls, message, newest)) => {
                         self.group_message(turn, batch, &message).await?;
                         batch.ack = true;
+                        if newest {
+                            let gate = self.party.gate;
+                            self.party.followed(&mut turn.tx, &gate).await?;
+                        }
                     }
-                    Ok((Content::Pairing, message)) => self.pairing_message(turn, batch, &message).await?,
+                    Ok((Content::Pairing, message, _)) => self.pairing_message(turn, batch, &message).await?,
                     Err(_) => tracing::warn!("an envelope that can't be opened"),
                 }
                 batch.sequence = batch.sequence.max(Some(*sequence));

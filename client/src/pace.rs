@@ -18,6 +18,10 @@ pub struct Pace {
     pub head_every: u64,
     /// How long an event that couldn't be written waits for its next try.
     pub again: u64,
+    /// How old an envelope key gets before it is replaced.
+    pub rotate: u64,
+    /// How long at least the key before is kept then: longer than a pairing waits for the admins.
+    pub keep: u64,
     /// How long a gate to which nothing happens waits before it looks for what is due.
     pub idle: u64,
 }
@@ -32,6 +36,8 @@ impl Default for Pace {
             on_its_way: 3_000,
             head_every: 20_000,
             again: 1_000,
+            rotate: 30 * 24 * 60 * 60 * 1000,
+            keep: 48 * 60 * 60 * 1000,
             idle: 1_000,
         }
     }

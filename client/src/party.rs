@@ -164,6 +164,7 @@ impl Party {
         tx.set_meta("leaf_key", &leaf.to_bytes()[..]).await?;
         tx.set_meta("mailbox_key", &MailboxKey::generate(&mut OsRng).to_bytes()[..]).await?;
         tx.set_meta("envelope_key", &EnvelopeSecret::generate(&mut OsRng).to_bytes()[..]).await?;
+        tx.set_meta("envelope_since", crate::clock::wall().to_string().as_bytes()).await?;
         fill(&identity, &leaf, &mut tx).await?;
         tx.commit().await?;
         store.close().await;
@@ -196,10 +197,7 @@ impl Party {
         let relay = tx.meta_text("relay").await?.ok_or(PartyError::Lacks("the relay's url"))?;
         let leaf = LeafKey::from_bytes(&*key(tx.meta("leaf_key").await?, "the leaf key")?);
         let mailbox = MailboxKey::from_bytes(&*key(tx.meta("mailbox_key").await?, "the mailbox key")?);
-        let mut envelopes = vec![EnvelopeSecret::from_bytes(&*key(tx.meta("envelope_key").await?, "the envelope key")?)];
-        if let Some(previous) = tx.meta("envelope_key_before").await? {
-            envelopes.push(EnvelopeSecret::from_bytes(&*key(Some(previous), "the envelope key before")?));
-        }
+        let envelopes = envelopes(&mut tx).await?;
         let replay = replay(&mut tx, gate).await?;
         tx.commit().await?;
         Ok(Self { home, store, kind, identity, leaf, mailbox, envelopes, gate, relay, replay, pace: Pace::default() })
@@ -209,6 +207,7 @@ impl Party {
     pub async fn reload(&mut self) -> Result<(), PartyError> {
         let mut tx = self.store.begin().await?;
         self.replay = replay(&mut tx, self.gate).await?;
+        self.envelopes = envelopes(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 
@@ -227,10 +226,63 @@ impl Party {
         Ok(())
     }
 
-    /// Opens an envelope that came to this party's own mailbox.
-    pub fn unseal(&self, envelope: &Envelope) -> Result<(Content, Zeroizing<Vec<u8>>), CannotOpen> {
-        let secrets: Vec<&EnvelopeSecret> = self.envelopes.iter().collect();
-        wire::envelope::open_any(&secrets, &self.mailbox.id(), envelope)
+    /// Replaces the envelope key when it is old enough. The one before is kept until everybody was seen using the new one (PROTOCOL.md section 6), and
+    /// long enough for a device that was paired with it and still waits for the admins.
+    pub async fn rotate(&mut self, tx: &mut Tx) -> Result<(), PartyError> {
+        let since = tx.meta_text("envelope_since").await?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let now = crate::clock::wall();
+        let age = now.saturating_sub(since);
+        if self.envelopes.len() > 1 {
+            if age >= self.pace.keep && tx.stragglers().await?.is_empty() {
+                tx.remove_meta("envelope_key_before").await?;
+                self.envelopes.truncate(1);
+            }
+            return Ok(());
+        }
+        if age < self.pace.rotate {
+            return Ok(());
+        }
+        let fresh = EnvelopeSecret::generate(&mut OsRng);
+        if let Some(before) = self.envelopes.first() {
+            tx.set_meta("envelope_key_before", &before.to_bytes()[..]).await?;
+        }
+        tx.set_meta("envelope_key", &fresh.to_bytes()[..]).await?;
+        tx.set_meta("envelope_since", now.to_string().as_bytes()).await?;
+        tx.nobody_follows().await?;
+        self.envelopes.insert(0, fresh);
+        Ok(())
+    }
+
+    /// Tells the peers that haven't been seen using it what our newest envelope key is. Said again on every connection, so that nothing hangs on one message.
+    pub async fn tell_address(&self, turn: &mut Turn) -> Result<(), PartyError> {
+        let stragglers = turn.tx.stragglers().await?;
+        let Some(newest) = self.envelopes.first() else { return Ok(()) };
+        if stragglers.is_empty() || turn.group.is_none() {
+            return Ok(());
+        }
+        let sealed = turn.encrypt(&self.leaf, &Message::Address { envelope_key: newest.key() })?;
+        for peer in stragglers {
+            self.post(&mut turn.tx, &peer, Content::Mls, &sealed, Outgoing::Fleeting, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a peer seals to the newest envelope key.
+    pub async fn followed(&self, tx: &mut Tx, peer: &PartyId) -> Result<(), PartyError> {
+        if self.envelopes.len() > 1 {
+            tx.follows(peer).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens an envelope that came to this party's own mailbox. The last value says whether it was sealed to the newest key.
+    pub fn unseal(&self, envelope: &Envelope) -> Result<(Content, Zeroizing<Vec<u8>>, bool), CannotOpen> {
+        let mailbox = self.mailbox.id();
+        let opened = self.envelopes.iter().enumerate().find_map(|(age, secret)| {
+            let (content, message) = wire::envelope::open(secret, &mailbox, envelope).ok()?;
+            Some((content, message, age == 0))
+        });
+        opened.ok_or(CannotOpen)
     }
 }
 
@@ -271,6 +323,14 @@ pub fn membership(roster: &Verified<Roster>) -> Membership {
 fn parse_identity(text: &[u8]) -> Result<Identity, PartyError> {
     let text = std::str::from_utf8(text).map_err(|_| PartyError::Lacks("a readable identity key"))?;
     Identity::from_text(text.trim()).map_err(|_| PartyError::Lacks("a readable identity key"))
+}
+
+async fn envelopes(tx: &mut Tx) -> Result<Vec<EnvelopeSecret>, PartyError> {
+    let mut envelopes = vec![EnvelopeSecret::from_bytes(&*key(tx.meta("envelope_key").await?, "the envelope key")?)];
+    if let Some(previous) = tx.meta("envelope_key_before").await? {
+        envelopes.push(EnvelopeSecret::from_bytes(&*key(Some(previous), "the envelope key before")?));
+    }
+    Ok(envelopes)
 }
 
 async fn replay(tx: &mut Tx, gate: PartyId) -> Result<Replay, PartyError> {

@@ -312,6 +312,12 @@ impl Tx {
         Ok(())
     }
 
+    /// Forgets a value.
+    pub async fn remove_meta(&mut self, key: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM meta WHERE key = ?").bind(key).execute(&mut *self.inner).await?;
+        Ok(())
+    }
+
     /// Appends a statement to the transcript.
     pub async fn add_entry(&mut self, position: u64, digest: &Digest, kind: &str, leaf: &[u8]) -> Result<(), StoreError> {
         sqlx::query("INSERT INTO entry (position, digest, kind, leaf) VALUES (?, ?, ?, ?)")
@@ -410,6 +416,31 @@ impl Tx {
             .collect()
     }
 
+    /// Notes that a peer seals to our newest envelope key.
+    pub async fn follows(&mut self, party: &PartyId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE peer SET follows = 1 WHERE party = ?").bind(&party.as_bytes()[..]).execute(&mut *self.inner).await?;
+        Ok(())
+    }
+
+    /// Notes that a peer may know an older envelope key than our newest.
+    pub async fn straggles(&mut self, party: &PartyId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE peer SET follows = 0 WHERE party = ?").bind(&party.as_bytes()[..]).execute(&mut *self.inner).await?;
+        Ok(())
+    }
+
+    /// Notes that our envelope key is new: nobody has been seen using it.
+    pub async fn nobody_follows(&mut self) -> Result<(), StoreError> {
+        sqlx::query("UPDATE peer SET follows = 0").execute(&mut *self.inner).await?;
+        Ok(())
+    }
+
+    /// The peers that haven't been seen using our newest envelope key.
+    pub async fn stragglers(&mut self) -> Result<Vec<Peer>, StoreError> {
+        let rows = sqlx::query("SELECT party FROM peer WHERE follows = 0").fetch_all(&mut *self.inner).await?;
+        let behind: Vec<Vec<u8>> = rows.into_iter().map(|row| row.get(0)).collect();
+        Ok(self.peers().await?.into_iter().filter(|peer| behind.iter().any(|party| party == peer.party.as_bytes())).collect())
+    }
+
     /// One peer.
     pub async fn peer(&mut self, party: &PartyId) -> Result<Option<Peer>, StoreError> {
         Ok(self.peers().await?.into_iter().find(|peer| peer.party == *party))
@@ -417,7 +448,11 @@ impl Tx {
 
     /// Adds or replaces a peer.
     pub async fn set_peer(&mut self, peer: &Peer) -> Result<(), StoreError> {
-        sqlx::query("INSERT OR REPLACE INTO peer (party, mailbox, envelope_key, capability, issued, acked_size, acked_epoch, heard) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query(
+            "INSERT INTO peer (party, mailbox, envelope_key, capability, issued, acked_size, acked_epoch, heard) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (party) DO UPDATE SET mailbox = excluded.mailbox, envelope_key = excluded.envelope_key, capability = excluded.capability, \
+             issued = excluded.issued, acked_size = excluded.acked_size, acked_epoch = excluded.acked_epoch, heard = excluded.heard",
+        )
             .bind(&peer.party.as_bytes()[..])
             .bind(&peer.mailbox.as_bytes()[..])
             .bind(&peer.envelope_key.as_bytes()[..])

@@ -2,3 +2,5 @@
 
 pub mod decoders;
 pub mod interop;
+pub mod program;
+pub mod process;

@@ -52,13 +52,13 @@ fn invalid(message: impl std::fmt::Display, hint: Option<&str>) -> Answer {
 /// Makes of a question the exact action that would run, reading the program from disk. The error is the answer.
 pub(super) fn prepare(ask: Ask) -> Result<Asked, Box<Answer>> {
     let limit = |asked: Option<u64>, default: u64, most: u64, what: &str| match asked.unwrap_or(default) {
-        0 => Err(invalid(format!("{what} of nothing"), None)),
-        value if value > most => Err(invalid(format!("{what} beyond {most}"), None)),
+        0 => Err(Box::new(invalid(format!("{what} of nothing"), None))),
+        value if value > most => Err(Box::new(invalid(format!("{what} beyond {most}"), None))),
         value => Ok(value),
     };
     let text = |text: Option<String>, what: &str| match text {
         None => Ok(None),
-        Some(text) => Text::new(text).map(Some).map_err(|error| invalid(format!("the {what}: {error}"), None)),
+        Some(text) => Text::new(text).map(Some).map_err(|error| Box::new(invalid(format!("the {what}: {error}"), None))),
     };
     let program = ask.argv.first().ok_or_else(|| invalid("no program to run", Some("put it after --")))?;
     let executable = runner::resolve(OsStr::from_bytes(program.as_bytes())).map_err(|error| match error {

@@ -291,6 +291,8 @@ impl Gate {
         for device in newcomers {
             let peer = device.peer()?;
             work.turn.tx.set_peer(&peer).await?;
+            // It was paired some time ago, perhaps with an older key.
+            work.turn.tx.straggles(&peer.party).await?;
             work.turn.tx.remove_pairing(&peer.mailbox).await?;
             if let Some(welcome) = &change.welcome {
                 self.party.post(&mut work.turn.tx, &peer, Content::Mls, welcome, Outgoing::Epoch, epoch).await?;

@@ -3,7 +3,7 @@
 
 use rand_core::OsRng;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use approval::device::Device;
 use approval::invite::{Invite, InviteSecret};
@@ -35,7 +35,7 @@ pub(crate) struct Seed {
     pub(super) gate: PartyId,
     pub(super) relay: String,
     pub(super) mailbox: MailboxId,
-    pub(super) envelope_key: EnvelopeKey,
+    pub(super) envelope_key: watch::Receiver<EnvelopeKey>,
 }
 
 /// A device that was paired and confirmed at the gate.
@@ -153,7 +153,7 @@ impl Inviting {
         let capability = Capability::generate(&mut OsRng);
         let issued = capability.hash();
         self.main.allow(issued, PEER_ENVELOPES, PEER_BYTES).await;
-        let address = Address { mailbox: self.seed.mailbox, envelope_key: self.seed.envelope_key, capability };
+        let address = Address { mailbox: self.seed.mailbox, envelope_key: *self.seed.envelope_key.borrow(), capability };
         let challenge = Challenge { nonce: random16(), address };
         let sealed = challenge.seal(&invite, &join_bytes).map_err(|error| fault(Fault::Invalid, error))?;
         self.send(&join.address, &sealed).await?;

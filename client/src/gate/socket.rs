@@ -121,7 +121,7 @@ async fn talk(stream: UnixStream, doors: Doors, client: u64) {
             Ok(Err(answer)) => drop(answers.send(*answer).await),
             Err(_) => {}
         },
-        other => wait(&mut read, &doors, client, Prepared::Other(other), answers).await,
+        other => wait(&mut read, &doors, client, Prepared::Other(Box::new(other)), answers).await,
     }
     let _ = writer.await;
 }

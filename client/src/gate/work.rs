@@ -190,14 +190,19 @@ impl Gate {
                     work.effects.push(Effect::Allow(waiting.issued()));
                 }
                 work.turn.tx.due_again().await?;
+                self.party.rotate(&mut work.turn.tx).await?;
+                if let Some(newest) = self.party.envelopes.first() {
+                    self.address.send_replace(newest.key());
+                }
+                self.party.tell_address(&mut work.turn).await?;
                 work.effects.push(Effect::Read);
             }
             LinkEvent::Disconnected { .. } => self.connected = false,
             LinkEvent::Delivered { sequence, envelope } => {
                 if !self.poison.remove(sequence) {
                     match self.party.unseal(envelope) {
-                        Ok((Content::Mls, message)) => self.group_message(work, *sequence, &message).await?,
-                        Ok((Content::Pairing, _)) => tracing::debug!("a pairing message at the gate's own mailbox"),
+                        Ok((Content::Mls, message, newest)) => self.group_message(work, *sequence, &message, newest).await?,
+                        Ok((Content::Pairing, ..)) => tracing::debug!("a pairing message at the gate's own mailbox"),
                         Err(_) => tracing::warn!("an envelope that can't be opened"),
                     }
                 }
@@ -210,7 +215,7 @@ impl Gate {
         Ok(())
     }
 
-    async fn group_message(&mut self, work: &mut Work, sequence: u64, message: &[u8]) -> Result<(), Failure> {
+    async fn group_message(&mut self, work: &mut Work, sequence: u64, message: &[u8], newest: bool) -> Result<(), Failure> {
         use crate::channel::Received;
         let Some(group) = work.turn.group.as_mut() else {
             return Ok(());
@@ -218,7 +223,12 @@ impl Gate {
         // The gate is the only committer: no roster that anybody names leads to a commit that it would follow.
         match group.receive(&mut work.turn.mls, message, &|_| None) {
             Ok(Received::Message { from, data }) => match Message::decode(&data) {
-                Ok(message) => Ok(self.member_says(work, from, message).await?),
+                Ok(message) => {
+                    if newest {
+                        self.party.followed(&mut work.turn.tx, &from).await?;
+                    }
+                    Ok(self.member_says(work, from, message).await?)
+                }
                 Err(error) => {
                     tracing::warn!(from = from.short(), %error, "a malformed message");
                     Ok(())
@@ -281,12 +291,12 @@ impl Gate {
             work.turn.tx.add_checkpoint(&checkpoint).await?;
             let leaves = now.iter().map(|entry| entry.signed.clone()).collect();
             let message = Message::Entries { first: first.size - 1, checkpoint: checkpoint.as_str().to_owned(), leaves };
-            self.to_all(work, &message, last.size).await?;
+            self.broadcast(work, &message, last.size).await?;
         }
         Ok(())
     }
 
-    async fn to_all(&mut self, work: &mut Work, message: &Message, covers: u64) -> Result<(), PartyError> {
+    async fn broadcast(&mut self, work: &mut Work, message: &Message, covers: u64) -> Result<(), PartyError> {
         let peers = work.turn.tx.peers().await?;
         if peers.is_empty() {
             return Ok(());

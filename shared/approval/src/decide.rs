@@ -139,6 +139,22 @@ pub fn decide(
     roster: &Verified<Roster>,
     now: Time,
 ) -> Verdict {
+    let seen = |_, decision: &Verified<Decision>| {
+        let seen = Checkpoint::verify(&decision.checkpoint, &roster.gate).ok()?;
+        Some(seen.size())
+    };
+    decide_with(request, decisions, roster, now, &seen)
+}
+
+/// The same for a caller who may have verified the quoted checkpoints already. `seen` gives the size of the one that the decision
+/// at a position quotes, if it is a checkpoint of the request's gate.
+pub(crate) fn decide_with(
+    request: &Verified<Request>,
+    decisions: &[Verified<Decision>],
+    roster: &Verified<Roster>,
+    now: Time,
+    seen: &dyn Fn(usize, &Verified<Decision>) -> Option<u64>,
+) -> Verdict {
     if request.gate != roster.gate {
         return Verdict::Refused(Reason::AnotherGate);
     }
@@ -147,7 +163,11 @@ pub fn decide(
     }
     let counting: Vec<_> = decisions
         .iter()
-        .filter_map(|decision| Some((counts(request, decision, roster)?, decision)))
+        .enumerate()
+        .filter_map(|(at, decision)| {
+            let person = answers(request, decision, roster)?;
+            (seen(at, decision)? > request.index).then_some((person, decision))
+        })
         .collect();
     // Before the clock: that somebody said no stays true after the expiry.
     if let Some((person, decision)) = counting.iter().find(|(_, decision)| decision.verdict == Answer::Deny) {
@@ -181,14 +201,12 @@ pub fn decide(
     })
 }
 
-/// The person whose answer to this request the decision is, if it counts.
-fn counts<'r>(request: &Verified<Request>, decision: &Verified<Decision>, roster: &'r Roster) -> Option<&'r Person> {
+/// The admin whose answer to this request the decision is, if it is one.
+fn answers<'r>(request: &Verified<Request>, decision: &Verified<Decision>, roster: &'r Roster) -> Option<&'r Person> {
     if decision.request != request.digest() {
         return None;
     }
-    let person = roster.admin_of(&decision.signer())?;
-    let seen = Checkpoint::verify(&decision.checkpoint, &roster.gate).ok()?;
-    (seen.size() > request.index).then_some(person)
+    roster.admin_of(&decision.signer())
 }
 
 #[cfg(test)]

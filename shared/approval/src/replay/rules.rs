@@ -10,7 +10,7 @@ use wire::identity::PartyId;
 use super::{Did, FindingKind};
 use crate::action::Action;
 use crate::checkpoint::Checkpoint;
-use crate::decide::{Verdict, decide};
+use crate::decide::{Verdict, decide_with};
 use crate::decision::Decision;
 use crate::outcome::{Ended, Outcome};
 use crate::permit::Permission;
@@ -27,6 +27,8 @@ pub const OPEN_REQUESTS: usize = 64;
 pub struct Pending {
     request: Verified<Request>,
     decisions: Vec<Verified<Decision>>,
+    /// The checkpoint that each decision quotes, verified when it was recorded: it isn't verified again for each verdict.
+    seen: Vec<Checkpoint>,
     permit: Option<Verified<Permission>>,
 }
 
@@ -49,10 +51,11 @@ impl Pending {
         self.permit.as_ref()
     }
 
-    /// What [`decide`] says by this roster at this time.
+    /// What [`decide`](crate::decide::decide) says by this roster at this time.
     #[must_use]
     pub fn decide(&self, roster: &Verified<Roster>, now: Time) -> Verdict {
-        decide(&self.request, &self.decisions, roster, now)
+        let seen = |at: usize, _: &_| self.seen.get(at).map(Checkpoint::size);
+        decide_with(&self.request, &self.decisions, roster, now, &seen)
     }
 }
 
@@ -67,6 +70,7 @@ pub(crate) enum Step {
     Decision {
         at: usize,
         decision: Verified<Decision>,
+        seen: Checkpoint,
     },
     Permit {
         at: usize,
@@ -171,12 +175,15 @@ impl Rules {
                 self.pending.push(Arc::new(Pending {
                     request,
                     decisions: Vec::new(),
+                    seen: Vec::new(),
                     permit: None,
                 }));
             }
-            Step::Decision { at, decision } => {
+            Step::Decision { at, decision, seen } => {
                 if let Some(pending) = self.pending.get_mut(at) {
-                    Arc::make_mut(pending).decisions.push(decision);
+                    let pending = Arc::make_mut(pending);
+                    pending.decisions.push(decision);
+                    pending.seen.push(seen);
                 }
             }
             Step::Permit { at, permit } => {
@@ -298,13 +305,18 @@ impl Rules {
         {
             return Err(FindingKind::Repeated);
         }
-        let seen = Checkpoint::verify(&decision.checkpoint, &force.gate).map_err(FindingKind::Checkpoint)?;
+        // Admins who answer together quote the same text: verified once, by the one gate that a transcript has.
+        let same = pending.seen.iter().find(|seen| seen.as_str() == decision.checkpoint);
+        let seen = match same {
+            Some(seen) => seen.clone(),
+            None => Checkpoint::verify(&decision.checkpoint, &force.gate).map_err(FindingKind::Checkpoint)?,
+        };
         if seen.size() <= pending.request.index {
             return Err(FindingKind::EarlyCheckpoint);
         }
         is_history(&seen)?;
         let about = Some((pending.request.index, decision.request));
-        Ok((Step::Decision { at, decision }, Did::Decided, about))
+        Ok((Step::Decision { at, decision, seen }, Did::Decided, about))
     }
 
     fn permit(&self, force: &Verified<Roster>, permit: Verified<Permission>) -> Result<Judged, FindingKind> {

@@ -1,0 +1,15 @@
+//! Terminal sessions: what people and programs see of `countersign` and `countersign-relay`, with exact output. Every party is a process of its
+//! own; where a person types, there is a real terminal. What goes over the wire is deliberately not here.
+
+mod audit;
+mod demo;
+mod errors;
+mod help;
+mod hear;
+mod json;
+mod pipes;
+mod run;
+mod screen;
+mod site;
+mod tutorial;
+mod watch;
