@@ -79,6 +79,8 @@ pub struct Member {
     connection: Option<Connection>,
     /// What each roster that was verified says about the group. A commit is checked by the one before it and the one it leads to.
     rosters: HashMap<[u8; 32], Membership>,
+    /// Something was said here that hasn't been handed to the link yet.
+    said: bool,
 }
 
 struct Connection {
@@ -126,7 +128,7 @@ impl Member {
             }
         }
         tx.commit().await?;
-        Ok(Self { party, connection: None, rosters })
+        Ok(Self { party, connection: None, rosters, said: false })
     }
 
     fn connect(&mut self) -> Result<(), PartyError> {
@@ -149,9 +151,12 @@ impl Member {
             return Woken(Vec::new());
         };
         let mut events = Vec::new();
-        tokio::select! {
-            event = connection.events.recv() => events.extend(event),
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+        // A decision goes out now, not when something comes in.
+        if !self.said {
+            tokio::select! {
+                event = connection.events.recv() => events.extend(event),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
         while events.len() < BATCH {
             match connection.events.try_recv() {
@@ -165,6 +170,7 @@ impl Member {
     /// Takes in what came: durably, then acknowledged, then told. Must not be dropped midway; losing the process is fine.
     pub async fn take(&mut self, woken: Woken) -> Result<Vec<Notice>, PartyError> {
         let mut notices = Vec::new();
+        self.said = false;
         if self.connection.is_none() {
             notices.extend(self.look().await?);
             // The process that was connected may be gone: then this one takes over.
@@ -462,6 +468,7 @@ impl Member {
         let question = Message::Decision(decision.signed().clone()).encode()?;
         self.post_question(&mut turn, &question, decision.digest().as_bytes()).await?;
         turn.commit().await?;
+        self.said = true;
         Ok(decision.digest())
     }
 
@@ -472,6 +479,7 @@ impl Member {
         let question = Message::Propose { id, change }.encode()?;
         self.post_question(&mut turn, &question, &id.0).await?;
         turn.commit().await?;
+        self.said = true;
         Ok(id)
     }
 

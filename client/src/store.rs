@@ -595,6 +595,15 @@ impl Tx {
         Ok(row.get::<i64, _>(0) > 0)
     }
 
+    /// The peers that haven't acknowledged something of a kind.
+    pub async fn awaited(&mut self, kind: Outgoing) -> Result<Vec<PartyId>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT party FROM outbox WHERE kind = ?").bind(kind.code()).fetch_all(&mut *self.inner).await?;
+        let party = |row: sqlx::sqlite::SqliteRow| {
+            PartyId::from_bytes(fixed(row.get(0), "a party")?).map_err(|_| StoreError::Row { what: "a party" })
+        };
+        rows.into_iter().map(party).collect()
+    }
+
     /// Puts everything that waits for a peer again: the same sealed bytes in their order, under new put ids.
     pub async fn resend(&mut self, party: &PartyId) -> Result<(), StoreError> {
         sqlx::query("UPDATE outbox SET put = randomblob(16), stored = 0, due = 0 WHERE party = ?")

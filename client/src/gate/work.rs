@@ -216,7 +216,7 @@ impl Gate {
     }
 
     async fn group_message(&mut self, work: &mut Work, sequence: u64, message: &[u8], newest: bool) -> Result<(), Failure> {
-        use crate::channel::Received;
+        use crate::channel::{Received, Refused};
         let Some(group) = work.turn.group.as_mut() else {
             return Ok(());
         };
@@ -236,11 +236,26 @@ impl Gate {
             },
             Ok(Received::Refused(refused)) => {
                 tracing::warn!(%refused, "a group message was refused");
+                if refused == Refused::TooOld {
+                    self.lead_on(work).await?;
+                }
                 Ok(())
             }
             Ok(_) => Ok(()),
             Err(_) => Err(Failure::Poison(sequence)),
         }
+    }
+
+    /// Somebody speaks in an epoch whose keys are gone here, so it can't be heard who. Whoever hasn't acknowledged a commit gets everything again that leads
+    /// up to it: without that a member whom the relay kept a commit from would be deaf and mute for good.
+    async fn lead_on(&mut self, work: &mut Work) -> Result<(), PartyError> {
+        let now = crate::clock::wall();
+        for party in work.turn.tx.awaited(Outgoing::Epoch).await? {
+            if !work.turn.tx.in_flight(&party, Outgoing::Epoch, now, &self.party.pace).await? {
+                work.turn.tx.resend(&party).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends a statement to transcript and database. What the replay refuses is not appended.
