@@ -66,6 +66,19 @@ pub enum StoreError {
     Schema(#[from] sqlx::migrate::MigrateError),
 }
 
+impl StoreError {
+    /// Whether the disk failed in a way after which nothing that this process believes to be written can be trusted: an I/O error, a flush among them,
+    /// which the kernel may report once and forget.
+    pub fn is_fatal(&self) -> bool {
+        const IO_ERROR: u32 = 10;
+        const CORRUPT: u32 = 11;
+        let Self::Sql(sqlx::Error::Database(error)) = self else { return false };
+        let code = error.code().and_then(|code| code.parse::<u32>().ok());
+        // The low byte of SQLite's extended code is the primary one.
+        code.is_some_and(|code| matches!(code & 0xff, IO_ERROR | CORRUPT))
+    }
+}
+
 /// An open database.
 #[derive(Clone)]
 pub struct Store {

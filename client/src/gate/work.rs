@@ -83,34 +83,59 @@ impl<E: Into<PartyError>> From<E> for Failure {
 }
 
 impl Gate {
-    /// Takes in a batch of events: all of it durably, or none of it.
+    /// Takes in a batch of events: all of it durably, or none of it. One that can't be written is tried again event by event, so that what is wrong with
+    /// one holds up no other.
     pub(super) async fn handle(&mut self, batch: Vec<Event>) -> Result<(), GateError> {
+        let Err((batch, error)) = self.all_or_nothing(batch).await? else { return Ok(()) };
+        if batch.len() == 1 {
+            self.put_back(batch, &error);
+            return Ok(());
+        }
+        for event in batch {
+            if let Err((batch, error)) = self.all_or_nothing(vec![event]).await? {
+                self.put_back(batch, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The inner error gives the batch back, of which nothing was kept.
+    async fn all_or_nothing(&mut self, batch: Vec<Event>) -> Result<Result<(), (Vec<Event>, PartyError)>, GateError> {
         loop {
             match self.attempt(&batch).await {
                 Ok(done) => {
                     self.perform(done).await;
-                    return Ok(());
+                    return Ok(Ok(()));
                 }
                 Err(Failure::Poison(sequence)) => {
                     tracing::warn!(sequence, "an envelope broke the group's state and is passed over");
                     self.poison.insert(sequence);
                     self.party.reload().await?;
                 }
+                Err(Failure::Party(PartyError::Store(error))) if error.is_fatal() => {
+                    // Going on could sign over a log that isn't on the disk. A restart reads what really is there.
+                    return Err(PartyError::Store(error).into());
+                }
                 Err(Failure::Party(error)) => {
-                    tracing::error!(%error, "nothing was kept of a batch of events; trying again");
+                    tracing::error!(%error, events = batch.len(), "nothing was kept of a batch of events");
                     self.party.reload().await?;
-                    self.put_back(batch, &error);
-                    return Ok(());
+                    return Ok(Err((batch, error)));
                 }
             }
         }
     }
 
     /// What must not be lost comes again; who waits at this machine is told.
-    fn put_back(&self, batch: Vec<Event>, error: &PartyError) {
+    fn put_back(&mut self, batch: Vec<Event>, error: &PartyError) {
         let events = self.events.clone();
         let mut again = Vec::new();
         for event in batch {
+            if let Event::Link(LinkEvent::Delivered { sequence, .. }) = &event
+                && !matches!(error, PartyError::Store(_))
+            {
+                // Not the disk's fault: it would fail for ever. What it asks is asked again by its sender, if that means anything.
+                self.poison.insert(*sequence);
+            }
             match event {
                 Event::Local { answers, .. } => {
                     let answer = Answer::Error {

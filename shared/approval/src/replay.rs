@@ -14,12 +14,14 @@ use crate::escape::escape;
 use crate::roster::Roster;
 use crate::scalar::{Digest, Time};
 use crate::statement::{Kind, Signed, Statement, StatementError, Verified};
-use crate::transcript::{Log, TreeHash};
+use crate::transcript::{Log, TreeHash, leaf_hash};
 
 pub(crate) mod rules;
+mod snapshot;
 
 pub use rules::{OPEN_REQUESTS, Pending};
 use rules::{Rules, Step};
+pub use snapshot::Snapshot;
 
 /// The first entry that may not stand where it stands.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -220,12 +222,15 @@ impl Checked {
 
 /// The state of a transcript after the entries read so far. Its memory grows with the requests that are open and with the
 /// entries since the oldest of them. Cloning shares the statements.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replay {
     log: Log,
     rules: Rules,
     /// Roots at every size since the oldest open request, the last one at the present size.
     roots: VecDeque<TreeHash>,
+    /// The log as it was before the first of these roots, and the hashes of the entries since: what a [`Snapshot`] begins from.
+    base: Log,
+    leaves: VecDeque<TreeHash>,
 }
 
 impl Replay {
@@ -276,8 +281,9 @@ impl Replay {
             });
         }
         self.rules.apply(step);
-        self.log.append(entry.statement.signed().as_bytes());
-        self.keep_roots();
+        let leaf = leaf_hash(entry.statement.signed().as_bytes());
+        self.log.append_hash(leaf);
+        self.keep_roots(leaf);
         Ok(entry)
     }
 
@@ -352,16 +358,22 @@ impl Replay {
         }
     }
 
-    fn keep_roots(&mut self) {
+    fn keep_roots(&mut self, leaf: TreeHash) {
         let Some(oldest) = self.rules.oldest_open() else {
             self.roots.clear();
+            self.leaves.clear();
+            self.base = self.log.clone();
             return;
         };
         self.roots.push_back(self.log.root());
+        self.leaves.push_back(leaf);
         // A decision quotes a size greater than its request's index.
         let needed = usize::try_from(self.log.size().saturating_sub(oldest)).unwrap_or(usize::MAX);
         let surplus = self.roots.len().saturating_sub(needed);
         self.roots.drain(..surplus);
+        for leaf in self.leaves.drain(..surplus) {
+            self.base.append_hash(leaf);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::statement::{Statement, Verified};
 pub const OPEN_REQUESTS: usize = 64;
 
 /// A request that has not ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     request: Verified<Request>,
     decisions: Vec<Verified<Decision>>,
@@ -33,6 +33,21 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// As it was kept. `seen` are the checkpoints that the decisions quote.
+    pub(super) fn resumed(
+        request: Verified<Request>,
+        decisions: Vec<Verified<Decision>>,
+        seen: Vec<Checkpoint>,
+        permit: Option<Verified<Permission>>,
+    ) -> Self {
+        Self {
+            request,
+            decisions,
+            seen,
+            permit,
+        }
+    }
+
     /// The request.
     #[must_use]
     pub fn request(&self) -> &Verified<Request> {
@@ -89,7 +104,7 @@ pub(crate) type Judged = (Step, Did, Option<(u64, Digest)>);
 pub(crate) type IsHistory<'a> = &'a dyn Fn(&Checkpoint) -> Result<(), FindingKind>;
 
 /// The roster in force, the clock and the pending requests.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Rules {
     gate: Option<PartyId>,
     roster: Option<Arc<Verified<Roster>>>,
@@ -102,6 +117,16 @@ impl Rules {
         Self {
             gate,
             ..Self::default()
+        }
+    }
+
+    /// As they were kept.
+    pub(super) fn resumed(gate: PartyId, roster: Verified<Roster>, time: Time, pending: Vec<Arc<Pending>>) -> Self {
+        Self {
+            gate: Some(gate),
+            roster: Some(Arc::new(roster)),
+            time: Some(time),
+            pending,
         }
     }
 
