@@ -23,6 +23,12 @@ pub const UNREADABLE: u8 = 1;
 /// Exit code: it doesn't hold; the first thing that is wrong was named.
 pub const BROKEN: u8 = 3;
 
+/// What can be checked, for the line `hint:`.
+const WANTED: &str = "give a file that `countersign gate export` or `countersign audit prove` wrote";
+
+/// What it can be compared with.
+const KNOWN: &str = "give an older export, or a checkpoint alone, of the same gate";
+
 /// Entries between two signs of life on a terminal.
 const PROGRESS_STEP: u64 = 2048;
 
@@ -71,7 +77,12 @@ impl From<io::Error> for Stop {
 impl From<ExportError> for Stop {
     fn from(error: ExportError) -> Self {
         if error.is_unreadable() {
-            return Self::Unreadable(error.to_string(), None);
+            let hint = if matches!(error, ExportError::Known(_)) {
+                KNOWN
+            } else {
+                WANTED
+            };
+            return Self::Unreadable(error.to_string(), Some(hint.to_owned()));
         }
         Self::Broken {
             index: error.index(),
@@ -83,7 +94,12 @@ impl From<ExportError> for Stop {
 impl From<ProofFileError> for Stop {
     fn from(error: ProofFileError) -> Self {
         if error.is_unreadable() {
-            return Self::Unreadable(error.to_string(), None);
+            let hint = if matches!(error, ProofFileError::Known(_)) {
+                KNOWN
+            } else {
+                WANTED
+            };
+            return Self::Unreadable(error.to_string(), Some(hint.to_owned()));
         }
         Self::Broken {
             index: error.index(),
@@ -187,7 +203,7 @@ fn not_provable(error: ProveError) -> Stop {
             Some(format!("give more of it: {}", ids.join(", ")))
         }
         ProveError::NotFound => Some("`countersign audit show FILE` lists the requests".to_owned()),
-        _ => None,
+        _ => Some("see `countersign audit prove --help`".to_owned()),
     };
     Stop::Unreadable(error.to_string(), hint)
 }
@@ -225,7 +241,12 @@ fn walk(
 
 /// Opens the file and looks at how it begins.
 fn open(file: &Path) -> Result<(Box<dyn BufRead>, bool), Stop> {
-    let unreadable = |error: io::Error| Stop::Unreadable(format!("cannot be read: {error}"), None);
+    let unreadable = |error: io::Error| {
+        Stop::Unreadable(
+            format!("{} cannot be read: {error}", file.display()),
+            Some(WANTED.to_owned()),
+        )
+    };
     let mut reader: Box<dyn BufRead> = if file.as_os_str() == "-" {
         Box::new(BufReader::new(io::stdin()))
     } else {
@@ -246,7 +267,7 @@ fn expect(options: &Options<'_>) -> Result<Expect, Stop> {
         None => None,
         Some(file) => {
             let (reader, _) = open(file)?;
-            let unusable = |error| Stop::Unreadable(format!("the known checkpoint: {error}"), None);
+            let unusable = |error| Stop::Unreadable(format!("the known checkpoint: {error}"), Some(KNOWN.to_owned()));
             Some(export::find_checkpoint(reader).map_err(unusable)?)
         }
     };

@@ -4,8 +4,10 @@ pub mod admin;
 pub mod ask;
 pub mod demo;
 pub mod gate;
+pub mod join;
 pub mod roster;
 pub mod terminal;
+pub mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,18 +18,21 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::home::Home;
 use terminal::{Failure, Outcome};
 
+/// Heading of the options that every command has.
+const EVERYWHERE: &str = "With every command";
+
 /// End-to-end encrypted approvals for agents
 #[derive(Parser)]
 #[command(name = "countersign", version, about, max_term_width = 100)]
 struct Cli {
     /// The party's folder [default: $XDG_DATA_HOME/countersign]
-    #[arg(long, global = true, env = "COUNTERSIGN_HOME", value_name = "DIR")]
+    #[arg(long, global = true, env = "COUNTERSIGN_HOME", hide_env_values = true, value_name = "DIR", help_heading = EVERYWHERE)]
     home: Option<PathBuf>,
     /// JSON on stdout wherever something is read
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     /// Say more on stderr; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -61,7 +66,7 @@ enum Command {
     /// Ask the gate to run a command, wait for the answer, and pass its output and exit code on
     Run(ask::Run),
     /// Become an admin or auditor: answer an invite
-    Join(admin::Join),
+    Join(join::Join),
     /// The requests that wait
     Inbox(admin::Inbox),
     /// One request, whole
@@ -71,7 +76,7 @@ enum Command {
     /// Deny a request
     Deny(admin::Deny),
     /// Wait for requests, show each whole, and ask for an answer
-    Watch(admin::Watch),
+    Watch(watch::Watch),
     /// Who may say yes
     #[command(subcommand)]
     Roster(roster::Roster),
@@ -126,12 +131,19 @@ pub fn main() -> ExitCode {
             let words = commands(std::env::args_os().skip(1));
             misused(&error, &words);
             // `run` promises 125 where Countersign itself fails; clap's own 2 for everything else.
-            return ExitCode::from(if words.first().is_some_and(|first| first == "run") { ask::FAILED } else { 2 });
+            return ExitCode::from(if words.first().is_some_and(|first| first == "run") {
+                ask::FAILED
+            } else {
+                2
+            });
         }
     };
     logs(cli.verbose);
     keep_memory_private();
-    let context = Context { home: cli.home, json: cli.json };
+    let context = Context {
+        home: cli.home,
+        json: cli.json,
+    };
     if let Command::Completions { shell } = cli.command {
         // Into memory first: the generator panics where its reader went away.
         let mut script = Vec::new();
@@ -142,7 +154,11 @@ pub fn main() -> ExitCode {
     if let Command::Audit(audit) = cli.command {
         return ExitCode::from(run_audit(audit, context.json));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             Failure::new(format!("can't start: {error}")).report();
@@ -181,7 +197,9 @@ fn run_audit(audit: Audit, json: bool) -> u8 {
     let mut out = std::io::stdout().lock();
     let mut err = std::io::stderr().lock();
     match audit {
-        Audit::Verify { file, checkpoint, gate } => crate::audit::verify(&file, checkpoint.as_deref(), gate, json, &mut out, &mut err),
+        Audit::Verify { file, checkpoint, gate } => {
+            crate::audit::verify(&file, checkpoint.as_deref(), gate, json, &mut out, &mut err)
+        }
         Audit::Show { file } => crate::audit::show(&file, json, &mut out, &mut err),
         Audit::Prove { file, id } => crate::audit::prove(&file, &id, &mut out, &mut err),
     }
@@ -197,7 +215,9 @@ fn commands(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
         if word == "--home" {
             arguments.next();
         } else if !word.starts_with('-') {
-            let Some(sub) = command.find_subcommand(&word) else { break };
+            let Some(sub) = command.find_subcommand(&word) else {
+                break;
+            };
             command = sub.clone();
             words.push(word);
         }
@@ -213,10 +233,23 @@ fn misused(error: &clap::Error, words: &[String]) {
         terminal::complain(said.trim_end());
         return;
     }
-    let what = said.split("\n\nUsage:").next().and_then(|said| said.split("\n\nFor more").next()).unwrap_or(&said);
+    let said = said
+        .split("\n\nUsage:")
+        .next()
+        .and_then(|said| said.split("\n\nFor more").next())
+        .unwrap_or(&said);
+    let (what, tip) = said.split_once("\n\n  tip: ").unwrap_or((said, ""));
     terminal::complain(what.trim_end());
-    let help: Vec<&str> = std::iter::once("countersign").chain(words.iter().map(String::as_str)).chain(["--help"]).collect();
-    terminal::complain(&format!("hint: see `{}`", help.join(" ")));
+    let help: Vec<&str> = std::iter::once("countersign")
+        .chain(words.iter().map(String::as_str))
+        .chain(["--help"])
+        .collect();
+    let tip = tip
+        .lines()
+        .next()
+        .filter(|tip| !tip.is_empty())
+        .map_or(String::new(), |tip| format!("{tip}; "));
+    terminal::complain(&format!("hint: {tip}see `{}`", help.join(" ")));
 }
 
 fn logs(verbose: u8) {
@@ -225,8 +258,14 @@ fn logs(verbose: u8) {
         1 => "countersign=info",
         _ => "countersign=debug",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).with_target(false).try_init();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .try_init();
 }
 
 /// Keys live in this process: no core file, and no other process of this user reads its memory (root still can).

@@ -13,7 +13,7 @@ use approval::checkpoint::Checkpoint;
 use approval::decision::{Answer as Vote, Decision};
 use approval::message::{Message, RefusalCode};
 use approval::replay::{Entry, Pending, Replay};
-use approval::{Digest, Id16, Signed, Text, Time, sign};
+use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
 use wire::envelope::Content;
 
 use crate::channel::{ChannelError, Group, Membership, Received};
@@ -21,7 +21,7 @@ use crate::clock::wall;
 use crate::home::{Home, Lock};
 use crate::link::{self, LinkEvent, LinkHandle};
 use crate::outbox;
-use crate::party::{Kind, PEER_BYTES, PEER_ENVELOPES, Party, PartyError, Turn, membership, random16};
+use crate::party::{Kind, PEER_BYTES, PEER_ENVELOPES, Party, PartyError, Turn, keep_snapshot, membership, random16};
 use crate::store::{NewPost, Outgoing, Post};
 
 pub use join::{Begun, JoinError};
@@ -33,7 +33,10 @@ const LOCK: &str = "link.lock";
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How many of the latest rosters are kept in memory: a group is never further behind than that.
-const ROSTERS: u32 = 64;
+const ROSTERS: usize = 64;
+
+/// Overdue questions that are encrypted anew at a time: no more than are put at a time.
+const OVERDUE: u32 = 64;
 
 /// Link events that are taken into one transaction at most.
 const BATCH: usize = 64;
@@ -122,10 +125,17 @@ impl Member {
     async fn load(party: Party) -> Result<Self, PartyError> {
         let mut rosters = HashMap::new();
         let mut tx = party.store.begin().await?;
-        for signed in tx.newest("roster", ROSTERS).await? {
-            if let Some(roster) = signed.verify()?.roster() {
-                rosters.insert(*roster.digest().as_bytes(), membership(&roster));
-            }
+        // From the one in force backwards, each by its digest: no search through the transcript.
+        let mut next = party.replay.roster().map(Verified::digest);
+        while let Some(digest) = next.filter(|_| rosters.len() < ROSTERS) {
+            let Some(roster) = (match tx.statement(&digest).await? {
+                Some(signed) => signed.verify()?.roster(),
+                None => None,
+            }) else {
+                break;
+            };
+            rosters.insert(*digest.as_bytes(), membership(&roster));
+            next = roster.previous;
         }
         tx.commit().await?;
         Ok(Self { party, connection: None, rosters, said: false })
@@ -200,7 +210,11 @@ impl Member {
             self.post_ack(&mut turn).await?;
         }
         if self.connection.as_ref().is_some_and(|connection| connection.up) {
+            self.ask_overdue(&mut turn).await?;
             batch.posts = outbox::take_due(&mut turn.tx, &self.party.pace).await?;
+        }
+        if let Some(replay) = &batch.replay {
+            keep_snapshot(&mut turn.tx, replay).await?;
         }
         turn.commit().await?;
         if let Some(replay) = batch.replay.take() {
@@ -335,6 +349,22 @@ impl Member {
         for (about, question) in questions {
             turn.tx.answered(&about).await?;
             self.post_question(turn, &question, &about).await?;
+        }
+        Ok(())
+    }
+
+    /// What the gate should have answered by now is encrypted anew: it may have heard it, and its answer may be what was lost; to the same bytes
+    /// it would be deaf, as to any replay.
+    async fn ask_overdue(&self, turn: &mut Turn) -> Result<(), PartyError> {
+        let overdue = turn.tx.overdue_questions(wall(), OVERDUE).await?;
+        if overdue.is_empty() || turn.tx.meta("removed").await?.is_some() {
+            return Ok(());
+        }
+        let (Some(gate), Some(group)) = (turn.tx.peer(&self.party.gate).await?, turn.group.as_mut()) else { return Ok(()) };
+        for (id, question) in overdue {
+            let sealed = group.encrypt(&mut turn.mls, &self.party.leaf, &question)?;
+            let envelope = wire::envelope::seal(&gate.envelope_key, &gate.mailbox, Content::Mls, &sealed, &mut rand_core::OsRng)?;
+            turn.tx.reseal(id, &envelope).await?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The database of one party: group state, transcript, outbox and pairing change together in one transaction or not at all.
 //! What the rows mean is decided elsewhere (`gate`, `member`).
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -17,6 +18,9 @@ use crate::pace::Pace;
 
 /// Marks a SQLite file as ours ("CSgn"), so that a foreign database is refused and never written to.
 const APPLICATION_ID: i64 = 0x4353_676e;
+
+/// Length of a SQLite file's header, in bytes.
+const HEADER_BYTES: u64 = 100;
 
 /// Group messages kept back for a gap (PROTOCOL.md section 14).
 const MAX_HELD: i64 = 64;
@@ -199,6 +203,28 @@ pub struct Evidence {
     pub what: String,
 }
 
+/// Judges the file before SQLite opens it, because opening a foreign or broken database could already change it.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let io = |error| StoreError::Sql(sqlx::Error::Io(error));
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mut header = Vec::new();
+    (&file).take(HEADER_BYTES).read_to_end(&mut header).map_err(io)?;
+    let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let page = header.get(16..18).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes);
+    if !header.starts_with(b"SQLite format 3\0") || i64::from(number(68)) != APPLICATION_ID {
+        return Err(StoreError::Foreign { path: path.to_owned() });
+    }
+    // Pages that are missing here may stand in the log of a process that died; without a log they are lost.
+    let wanted = u64::from(number(28)) * if page == 1 { 65_536 } else { u64::from(page) };
+    let length = file.metadata().map_err(io)?.len();
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if length < wanted && !std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(StoreError::Damaged { path: path.to_owned(), report: format!("{length} bytes long, of {wanted}") });
+    }
+    Ok(())
+}
+
 fn to_i64(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -232,17 +258,15 @@ impl Store {
         if !std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             return Err(StoreError::Missing { path: path.to_owned() });
         }
-        let foreign = || StoreError::Foreign { path: path.to_owned() };
-        let store = Self::connect(path).await.map_err(|_| foreign())?;
-        let id: i64 = sqlx::query("PRAGMA application_id").fetch_one(&store.pool).await.map_err(|_| foreign())?.get(0);
-        if id != APPLICATION_ID {
-            return Err(foreign());
-        }
+        check_header(path)?;
+        let store = Self::connect(path).await.map_err(|error| StoreError::Damaged { path: path.to_owned(), report: error.to_string() })?;
         let report: String = match sqlx::query("PRAGMA quick_check(1)").fetch_one(&store.pool).await {
             Ok(row) => row.get(0),
             Err(error) => error.to_string(),
         };
         if report != "ok" {
+            // Closed in good order, so that SQLite takes its own files away and leaves what was found.
+            store.close().await;
             return Err(StoreError::Damaged { path: path.to_owned(), report });
         }
         MIGRATIONS.run(&store.pool).await?;
@@ -352,6 +376,12 @@ impl Tx {
             .await?;
         let parse = |row: sqlx::sqlite::SqliteRow| Signed::parse(row.get(0)).map_err(|_| StoreError::Row { what: "a transcript entry" });
         rows.into_iter().map(parse).collect()
+    }
+
+    /// The statement with this digest, if the transcript holds it.
+    pub async fn statement(&mut self, digest: &Digest) -> Result<Option<Signed>, StoreError> {
+        let row = sqlx::query("SELECT leaf FROM entry WHERE digest = ?").bind(&digest.as_bytes()[..]).fetch_optional(&mut *self.inner).await?;
+        row.map(|row| Signed::parse(row.get(0)).map_err(|_| StoreError::Row { what: "a transcript entry" })).transpose()
     }
 
     /// Whether the transcript holds a statement with this digest, and where.
@@ -636,6 +666,23 @@ impl Tx {
     pub async fn questions(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         let rows = sqlx::query("SELECT about, question FROM outbox WHERE kind = ? ORDER BY id").bind(Outgoing::Question.code()).fetch_all(&mut *self.inner).await?;
         Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Questions that the relay stored and that the gate should have answered by now: the row of each, and its bytes before encryption.
+    pub async fn overdue_questions(&mut self, now: u64, limit: u32) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+        let rows = sqlx::query("SELECT id, question FROM outbox WHERE kind = ? AND stored = 1 AND due <= ? ORDER BY id LIMIT ?")
+            .bind(Outgoing::Question.code())
+            .bind(to_i64(now))
+            .bind(limit)
+            .fetch_all(&mut *self.inner)
+            .await?;
+        Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Puts other sealed bytes in place of those in the outbox.
+    pub async fn reseal(&mut self, id: i64, envelope: &Envelope) -> Result<(), StoreError> {
+        sqlx::query("UPDATE outbox SET envelope = ? WHERE id = ?").bind(&envelope.as_bytes()[..]).bind(id).execute(&mut *self.inner).await?;
+        Ok(())
     }
 
     /// Keeps a group message for later; the oldest gives way when there are too many.

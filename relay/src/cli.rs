@@ -5,18 +5,28 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Deserializer};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wire::login::RelayName;
 
-use crate::{Config, Relay, RelayError, Store};
+mod in_force;
+mod place;
+mod service;
+mod size;
+
+use crate::{BadAddress, Certificate, Config, MigrateError, RelayError, Store, Tls, migrate};
+use in_force::InForce;
+use place::{Place, Span};
+use size::Size;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A blind relay: keeps and forwards envelopes that it cannot read
 #[derive(Debug, Parser)]
@@ -32,9 +42,43 @@ pub struct Args {
     /// Address to listen on [default: 127.0.0.1:7447]
     #[arg(long, global = true, env = "COUNTERSIGN_RELAY_LISTEN", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// File to keep envelopes in [default: $XDG_DATA_HOME/countersign-relay/relay.db]
-    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_STORE", value_name = "FILE")]
-    store: Option<PathBuf>,
+    /// File to keep envelopes in, or postgres:// address of a database for several nodes; what the address leaves out
+    /// comes from PGPASSWORD and the like [default: $XDG_DATA_HOME/countersign-relay/relay.db]
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_RELAY_STORE",
+        hide_env_values = true,
+        value_name = "PLACE"
+    )]
+    store: Option<Place>,
+    /// File that holds what --store would say, so that a password in it isn't seen in the list of processes
+    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_STORE_FILE", value_name = "FILE")]
+    store_file: Option<PathBuf>,
+    /// NATS server over which nodes that share a database wake each other, nats:// or tls:// [default: none, they poll]
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_RELAY_BUS",
+        hide_env_values = true,
+        value_name = "ADDRESS"
+    )]
+    bus: Option<Place>,
+    /// How often a node looks for what other nodes took for its readers [default: 1s]
+    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_POLL", value_name = "TIME")]
+    poll: Option<Span>,
+    /// Certificate to speak TLS with, and those that lead to its authority, in PEM [default: none, plain websocket]
+    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM; both files are read again when they change
+    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Address to answer /metrics, /healthz and /readyz on, to anyone who reaches it [default: none]
+    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_METRICS", value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Most memory for envelopes, queues and connections [default: 512MiB]
+    #[arg(long, global = true, env = "COUNTERSIGN_RELAY_MEMORY", value_name = "SIZE")]
+    memory: Option<Size>,
     /// Name that clients dial, host or host:port; repeatable [default: the address they reach]
     #[arg(long = "name", global = true, env = "COUNTERSIGN_RELAY_NAMES", value_name = "NAME", value_delimiter = ',', value_parser = RelayName::new)]
     names: Vec<RelayName>,
@@ -53,6 +97,13 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copy all that a stopped relay keeps, from a file to an empty postgres:// database or back
+    Migrate {
+        /// Where it is
+        from: Place,
+        /// Where it is to go
+        to: Place,
+    },
     /// Look at the settings without serving
     Config {
         #[command(subcommand)]
@@ -106,14 +157,27 @@ impl fmt::Display for LogLevel {
 #[serde(deny_unknown_fields)]
 struct Settings {
     listen: Option<SocketAddr>,
-    store: Option<PathBuf>,
+    store: Option<Place>,
+    store_file: Option<PathBuf>,
+    bus: Option<Place>,
+    poll: Option<Span>,
     #[serde(default)]
     names: Vec<Name>,
     log_format: Option<LogFormat>,
     log_level: Option<LogLevel>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    metrics: Option<SocketAddr>,
+    memory: Option<Size>,
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
+    failed_logins_per_address: Option<u32>,
+    new_mailboxes_per_address: Option<u32>,
+    frames_per_second_per_address: Option<u32>,
+    bytes_per_second_per_address: Option<u32>,
+    spares_loopback: Option<bool>,
     max_mailboxes: Option<usize>,
+    abandoned_after_days: Option<u32>,
     max_bytes: Option<u64>,
     max_puts: Option<usize>,
 }
@@ -135,10 +199,18 @@ enum CliError {
     Read { path: PathBuf, source: io::Error },
     #[error("settings {}: {detail}", path.display())]
     Settings { path: PathBuf, detail: String },
+    #[error("a certificate without its key, or a key without its certificate")]
+    HalfTls,
     #[error("no place to keep envelopes: neither XDG_DATA_HOME nor HOME is set")]
     NoPlace,
     #[error("can't start: {0}")]
     Start(io::Error),
+    #[error("store file {}: {source}", path.display())]
+    StoreFile { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
     #[error(transparent)]
     Relay(#[from] RelayError),
 }
@@ -148,18 +220,15 @@ impl CliError {
         match self {
             Self::Read { .. } => "give a readable file with --config",
             Self::Settings { .. } => "correct that line; see `countersign-relay --help` for the names",
+            Self::HalfTls => "give both --tls-cert and --tls-key, or neither",
             Self::NoPlace => "name a file with --store",
             Self::Start(_) => "check the limits of this process",
+            Self::StoreFile { .. } => "give a readable file with --store-file",
+            Self::Address(_) => "write it like postgres://user@host/database or nats://host",
+            Self::Migrate(error) => error.hint(),
             Self::Relay(error) => error.hint(),
         }
     }
-}
-
-/// The settings in force.
-struct InForce {
-    config: Config,
-    log_format: LogFormat,
-    log_level: LogLevel,
 }
 
 /// Runs the program `countersign-relay`.
@@ -182,10 +251,17 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn obey(args: Args) -> Result<(), CliError> {
+    if let Some(Command::Migrate { from, to }) = args.command {
+        return copy(from, to);
+    }
     let check = args.command.is_some();
     let in_force = settle(args)?;
+    let words = in_force.to_string();
     if check {
-        print!("{in_force}");
+        if let Some(tls) = in_force.config.tls {
+            Certificate::open(tls).map_err(RelayError::from)?;
+        }
+        print!("{words}");
         return Ok(());
     }
     start_log(in_force.log_format, in_force.log_level);
@@ -193,26 +269,22 @@ fn obey(args: Args) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(CliError::Start)?;
-    runtime.block_on(serve(in_force.config))
+    runtime.block_on(service::serve(in_force.config))
 }
 
-async fn serve(config: Config) -> Result<(), CliError> {
-    // Before anything else, so that an early signal isn't lost.
-    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Start)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Start)?;
-    let relay = Relay::bind(config).await?;
-    let mut stdout = io::stdout().lock();
-    // Whoever started us may not be listening; that is no reason not to serve.
-    writeln!(stdout, "listening on ws://{}", relay.local_addr()).ok();
-    stdout.flush().ok();
-    drop(stdout);
-    let told_to_stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    relay.run(told_to_stop).await?;
+fn copy(from: Place, to: Place) -> Result<(), CliError> {
+    let (from, to) = (from.store()?, to.store()?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Start)?;
+    let copied = runtime.block_on(migrate(&from, &to, |copied| {
+        eprintln!("copied {} envelopes and {} puts", copied.envelopes, copied.puts);
+    }))?;
+    println!(
+        "copied {} mailboxes, {} capabilities, {} envelopes and {} puts; the first store is left as it was",
+        copied.mailboxes, copied.capabilities, copied.envelopes, copied.puts
+    );
     Ok(())
 }
 
@@ -236,26 +308,61 @@ fn settle(args: Args) -> Result<InForce, CliError> {
         None => Settings::default(),
     };
     let default = Config::default();
-    let store = match args.store.or(settings.store) {
-        Some(path) => path,
-        None => default_store(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))?,
+    let store = match (args.store, args.store_file, settings.store, settings.store_file) {
+        (Some(place), ..) | (None, None, Some(place), _) => place.store()?,
+        (None, Some(path), ..) | (None, None, None, Some(path)) => match Place::read(&path) {
+            Ok(place) => place.store()?,
+            Err(source) => return Err(CliError::StoreFile { path, source }),
+        },
+        (None, None, None, None) => {
+            let path = default_store(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))?;
+            Store::Sqlite(path)
+        }
     };
+    let bus = args.bus.or(settings.bus);
+    let poll = args.poll.or(settings.poll);
     let names = if args.names.is_empty() {
         settings.names.into_iter().map(|name| name.0).collect()
     } else {
         args.names
     };
+    let tls = match (args.tls_cert.or(settings.tls_cert), args.tls_key.or(settings.tls_key)) {
+        (Some(certificate), Some(key)) => Some(Tls { certificate, key }),
+        (None, None) => None,
+        _ => return Err(CliError::HalfTls),
+    };
+    let memory = args.memory.or(settings.memory).map(Size::bytes);
+    let days = settings.abandoned_after_days.map(|days| DAY * days);
     Ok(InForce {
         log_format: args.log_format.or(settings.log_format).unwrap_or(LogFormat::Text),
         log_level: args.log_level.or(settings.log_level).unwrap_or(LogLevel::Info),
         config: Config {
             listen: args.listen.or(settings.listen).unwrap_or(default.listen),
-            store: Store::Sqlite(store),
+            store,
+            bus: bus.map(|bus| bus.address()).transpose()?,
+            poll: poll.map_or(default.poll, |Span(poll)| poll),
             names,
+            tls,
+            metrics: args.metrics.or(settings.metrics),
+            memory: memory.unwrap_or(default.memory),
             max_connections: settings.max_connections.unwrap_or(default.max_connections),
             max_connections_per_address: settings
                 .max_connections_per_address
                 .unwrap_or(default.max_connections_per_address),
+            failed_logins_per_address: settings
+                .failed_logins_per_address
+                .unwrap_or(default.failed_logins_per_address),
+            new_mailboxes_per_address: settings
+                .new_mailboxes_per_address
+                .unwrap_or(default.new_mailboxes_per_address),
+            frames_per_second_per_address: settings
+                .frames_per_second_per_address
+                .unwrap_or(default.frames_per_second_per_address),
+            bytes_per_second_per_address: settings
+                .bytes_per_second_per_address
+                .unwrap_or(default.bytes_per_second_per_address),
+            spares_loopback: settings.spares_loopback.unwrap_or(default.spares_loopback),
+            abandoned_after: days.unwrap_or(default.abandoned_after),
             max_mailboxes: settings.max_mailboxes.unwrap_or(default.max_mailboxes),
             max_bytes: settings.max_bytes.unwrap_or(default.max_bytes),
             max_puts: settings.max_puts.unwrap_or(default.max_puts),
@@ -294,34 +401,6 @@ fn default_store(data: Option<OsString>, home: Option<OsString>) -> Result<PathB
     Ok(folder.join("countersign-relay").join("relay.db"))
 }
 
-impl fmt::Display for InForce {
-    /// As a settings file.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = &self.config;
-        let Store::Sqlite(store) = &config.store;
-        let names: Vec<_> = config.names.iter().map(RelayName::as_str).collect();
-        let quoted = |text: &str| toml::Value::String(text.to_owned());
-        writeln!(formatter, "listen = \"{}\"", config.listen)?;
-        writeln!(formatter, "store = {}", quoted(&store.to_string_lossy()))?;
-        writeln!(formatter, "names = {names:?}")?;
-        let format = match self.log_format {
-            LogFormat::Json => "json",
-            LogFormat::Text => "text",
-        };
-        writeln!(formatter, "log_format = \"{format}\"")?;
-        writeln!(formatter, "log_level = \"{}\"", self.log_level)?;
-        writeln!(formatter, "max_connections = {}", config.max_connections)?;
-        writeln!(
-            formatter,
-            "max_connections_per_address = {}",
-            config.max_connections_per_address
-        )?;
-        writeln!(formatter, "max_mailboxes = {}", config.max_mailboxes)?;
-        writeln!(formatter, "max_bytes = {}", config.max_bytes)?;
-        writeln!(formatter, "max_puts = {}", config.max_puts)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -353,12 +432,48 @@ mod tests {
             file.to_str().unwrap(),
         ];
         let in_force = settle(Cli::try_parse_from(line).unwrap().args).unwrap();
-        let Store::Sqlite(store) = &in_force.config.store;
-        assert_eq!(store, Path::new("/from/flag"));
+        assert!(matches!(&in_force.config.store, Store::Sqlite(store) if store == Path::new("/from/flag")));
         assert_eq!(in_force.config.listen.port(), 1);
         assert_eq!(in_force.log_level, LogLevel::Debug);
         assert_eq!(in_force.log_format, LogFormat::Text);
+        assert_eq!(in_force.config.memory, 512 * 1024 * 1024);
         // What is printed is itself a settings file.
+        parse_settings(&in_force.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        let line = [
+            "countersign-relay",
+            "--store",
+            "/nowhere",
+            "--tls-cert",
+            "/nowhere/cert.pem",
+        ];
+        let settled = settle(Cli::try_parse_from(line).unwrap().args);
+        assert!(matches!(settled, Err(CliError::HalfTls)));
+        let settings =
+            "tls_cert = \"a\"\ntls_key = \"b\"\nmetrics = \"[::1]:9447\"\nmemory = \"2GiB\"\nspares_loopback = false\n";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("relay.toml");
+        std::fs::write(&file, settings).unwrap();
+        let line = [
+            "countersign-relay",
+            "--store",
+            "/nowhere",
+            "--memory",
+            "64MiB",
+            "--config",
+            file.to_str().unwrap(),
+        ];
+        let in_force = settle(Cli::try_parse_from(line).unwrap().args).unwrap();
+        assert_eq!(in_force.config.tls.as_ref().unwrap().key, Path::new("b"));
+        assert_eq!(in_force.config.memory, 64 * 1024 * 1024);
+        assert!(
+            in_force
+                .to_string()
+                .contains("metrics = \"[::1]:9447\"\nmemory = \"64MiB\"\n")
+        );
         parse_settings(&in_force.to_string()).unwrap();
     }
 

@@ -22,7 +22,10 @@ mod tests;
 
 use crate::Clock;
 use crate::clerks::Question;
+use crate::health::Health;
 use crate::mailbox::{Mailbox, Waiting};
+use crate::memory::Charge;
+use crate::metrics::measure;
 use crate::office::{Order, OwnerOrder, PutOrder};
 use crate::outbox::Outbox;
 use crate::store::{Batch, EnvelopeRow, KnownPut, PutRow, Record};
@@ -45,7 +48,15 @@ pub(crate) struct Bounds {
     pub(crate) mailboxes: usize,
     pub(crate) bytes: u64,
     pub(crate) puts: usize,
+    /// After how long without its owner an empty mailbox is closed, in milliseconds.
+    pub(crate) abandoned_ms: u64,
 }
+
+/// About what each takes in memory, in bytes, with what the collections set aside.
+const WAITING_COST: usize = 160;
+const PUT_COST: usize = 40;
+const MAILBOX_COST: usize = 512;
+const CAPABILITY_COST: usize = 128;
 
 /// The live reader of a mailbox.
 struct Seat {
@@ -80,6 +91,9 @@ struct Unwritten {
 pub(crate) struct Desk {
     bounds: Bounds,
     clock: Clock,
+    health: Health,
+    /// What all of this takes in memory.
+    charge: Charge,
     latest: u64,
     mailboxes: HashMap<[u8; 32], Mailbox>,
     keys: HashMap<i64, [u8; 32]>,
@@ -90,6 +104,7 @@ pub(crate) struct Desk {
     known: HashMap<i64, HashMap<u64, u64>>,
     fingerprint: RandomState,
     known_count: usize,
+    capability_count: usize,
     waiting_bytes: u64,
     unflushed: HashMap<(i64, PutId), Unflushed>,
     unwritten: HashMap<i64, Unwritten>,
@@ -112,10 +127,12 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(bounds: Bounds, clock: Clock) -> Self {
+    pub(crate) fn new(bounds: Bounds, clock: Clock, health: Health) -> Self {
         Self {
             bounds,
             clock,
+            charge: health.memory.charge(0),
+            health,
             latest: 0,
             mailboxes: HashMap::new(),
             keys: HashMap::new(),
@@ -124,6 +141,7 @@ impl Desk {
             known: HashMap::new(),
             fingerprint: RandomState::new(),
             known_count: 0,
+            capability_count: 0,
             waiting_bytes: 0,
             unflushed: HashMap::new(),
             unwritten: HashMap::new(),
@@ -150,10 +168,13 @@ impl Desk {
                 key,
                 next_sequence,
                 closed,
+                seen,
             } => {
                 self.next_mailbox = self.next_mailbox.max(number + 1);
                 self.keys.insert(number, key);
-                self.mailboxes.insert(key, Mailbox::new(number, next_sequence, closed));
+                let mut mailbox = Mailbox::new(number, next_sequence, closed);
+                mailbox.seen = if seen == 0 { self.now() } else { seen };
+                self.mailboxes.insert(key, mailbox);
             }
             Record::Capability {
                 mailbox,
@@ -163,6 +184,7 @@ impl Desk {
                 max_bytes,
             } => {
                 self.next_capability = self.next_capability.max(number + 1);
+                self.capability_count += 1;
                 if let Some((_, mailbox)) = self.by_number(mailbox) {
                     let hash = CapabilityHash::from_bytes(hash);
                     mailbox.allow(hash, number, max_envelopes, max_bytes);
@@ -211,8 +233,10 @@ impl Desk {
                     capability,
                     max_envelopes,
                     max_bytes,
+                    visitor,
                 } => {
-                    self.allow(mailbox, capability, max_envelopes, max_bytes, outbox);
+                    let quota = (max_envelopes, max_bytes);
+                    self.allow(mailbox, capability, quota, &visitor, outbox);
                 }
                 OwnerOrder::Revoke { capability } => self.revoke(&mailbox, capability, outbox),
                 OwnerOrder::Close => self.close(&mailbox, outbox),
@@ -290,6 +314,7 @@ impl Desk {
         };
         let (owner, sequence, number) = (mailbox.number, mailbox.take_sequence(), self.next_number);
         self.next_number += 1;
+        self.health.metrics.accepted.inc();
         let expires = now + u64::from(order.ttl_seconds) * 1000;
         let bytes = length(&order.envelope);
         mailbox.push(Waiting {
@@ -367,6 +392,26 @@ impl Desk {
         {
             self.known_count -= 1;
         }
+    }
+
+    /// Says how much there is, for the operator and for the ceiling on memory.
+    pub(crate) fn report(&mut self) {
+        self.charge.set(
+            self.unwritten_bytes
+                + self.expiries.len() * WAITING_COST
+                + self.known_count * PUT_COST
+                + self.mailboxes.len() * MAILBOX_COST
+                + self.capability_count * CAPABILITY_COST,
+        );
+        let metrics = &self.health.metrics;
+        metrics.waiting_envelopes.set(measure(self.expiries.len()));
+        metrics
+            .waiting_bytes
+            .set(i64::try_from(self.waiting_bytes).unwrap_or(i64::MAX));
+        metrics.unflushed.set(measure(self.unflushed.len()));
+        metrics.mailboxes.set(measure(self.mailboxes.len()));
+        metrics.readers.set(measure(self.seats.len()));
+        metrics.puts_known.set(measure(self.known_count));
     }
 
     fn by_number(&mut self, number: i64) -> Option<([u8; 32], &mut Mailbox)> {

@@ -1,26 +1,26 @@
-//! From an accepted socket to a websocket: the HTTP request, what is refused before anything is spent on it, and the health
-//! page (`PROTOCOL.md`, section 4).
+//! From an accepted socket to a websocket: TLS if there is any, the HTTP request, what is refused before anything is spent
+//! on it, and the pages about health (`PROTOCOL.md`, section 4).
 //!
-//! Login and all frames are deliberately not here (see `session`).
+//! Login and all frames are deliberately not here (see `session`), nor are certificates (see `tls`).
 
-use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use wire::limits::{FRAME_BYTES, FRAME_BYTES_BEFORE_LOGIN};
 
-use crate::Health;
+use crate::health::Health;
+use crate::memory::Charge;
 
 /// Longest HTTP request.
 const REQUEST_BYTES: usize = 8 * 1024;
@@ -31,11 +31,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 /// Most that is read and thrown away so that the last word arrives: closing on unread bytes would reset the connection.
 const DRAINED_BYTES: usize = 256 * 1024;
 
-/// How long it takes until an address that used up its new connections has all of them again.
-const REFILL_SECONDS: f64 = 120.0;
+/// Most that a stranger may send for TLS alone: its hello, with what is new in it after quantum computers, and its end.
+const TLS_BYTES: usize = 16 * 1024;
 
-/// Addresses remembered before those with nothing to remember are forgotten.
-const TALLIES: usize = 10_000;
+/// How much of an unfinished frame isn't worth counting.
+const UNCOUNTED: usize = 2 * READ_BUFFER;
 
 const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -51,15 +51,47 @@ fn websocket_config() -> WebSocketConfig {
         .max_frame_size(Some(FRAME_BYTES))
 }
 
-/// A socket that lets a stranger send only so much.
+/// A socket, with or without TLS.
 #[derive(Debug)]
-pub(crate) struct Doorstep {
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<Threshold>>),
+}
+
+/// What is under TLS: it lets a stranger send only so much before there is TLS at all.
+#[derive(Debug)]
+pub(crate) struct Threshold {
     stream: TcpStream,
-    /// Bytes that may still come before login; none for no bound.
+    /// Bytes that may still come; none for no bound.
     allowance: Option<usize>,
 }
 
+/// A socket that lets a stranger send only so much, and counts what a frame takes before it is whole.
+#[derive(Debug)]
+pub(crate) struct Doorstep {
+    stream: Stream,
+    /// Bytes that may still come before login; none for no bound.
+    allowance: Option<usize>,
+    /// Bytes that came since the last whole frame.
+    unfinished: usize,
+    /// What the connection takes, and what it took at first.
+    charge: Charge,
+    at_first: usize,
+    starved: bool,
+}
+
 impl Doorstep {
+    fn new(stream: Stream, charge: Charge) -> Self {
+        Self {
+            stream,
+            allowance: Some(FRAME_BYTES_BEFORE_LOGIN),
+            unfinished: 0,
+            at_first: charge.bytes(),
+            charge,
+            starved: false,
+        }
+    }
+
     /// The stranger has logged in.
     pub(crate) fn welcome(&mut self) {
         self.allowance = None;
@@ -70,22 +102,55 @@ impl Doorstep {
         self.allowance == Some(0)
     }
 
-    /// Says the last word, and waits a little for the other side to have heard it.
-    pub(crate) async fn hang_up(mut self) {
-        let last = async {
-            self.stream.shutdown().await?;
-            let mut rubbish = [0; 1024];
-            let mut drained = 0;
-            while drained < DRAINED_BYTES {
-                match self.stream.read(&mut rubbish).await? {
-                    0 => break,
-                    count => drained += count,
-                }
-            }
-            io::Result::Ok(())
-        };
-        timeout(ANSWER_DEADLINE, last).await.ok();
+    /// Whether memory was used up in the middle of a frame.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved
     }
+
+    /// A frame is whole.
+    pub(crate) fn finished(&mut self) {
+        self.unfinished = 0;
+        if self.charge.bytes() > self.at_first {
+            self.charge.set(self.at_first);
+        }
+    }
+
+    /// Says the last word, and waits a little for the other side to have heard it.
+    pub(crate) async fn hang_up(self) {
+        hang_up(self.stream).await;
+    }
+
+    fn count(&mut self, came: usize) -> io::Result<()> {
+        if let Some(allowance) = &mut self.allowance {
+            *allowance = allowance.saturating_sub(came);
+            return Ok(());
+        }
+        self.unfinished += came;
+        if self.unfinished > UNCOUNTED {
+            self.charge.set(self.at_first + self.unfinished);
+            if self.charge.memory().is_exhausted() {
+                self.starved = true;
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn hang_up(mut stream: Stream) {
+    let last = async {
+        stream.shutdown().await?;
+        let mut rubbish = [0; 1024];
+        let mut drained = 0;
+        while drained < DRAINED_BYTES {
+            match stream.read(&mut rubbish).await? {
+                0 => break,
+                count => drained += count,
+            }
+        }
+        io::Result::Ok(())
+    };
+    timeout(ANSWER_DEADLINE, last).await.ok();
 }
 
 impl AsyncRead for Doorstep {
@@ -100,8 +165,8 @@ impl AsyncRead for Doorstep {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = buffer.filled().len() - before;
-        if let Some(allowance) = &mut self.allowance {
-            *allowance = allowance.saturating_sub(came);
+        if let Err(starved) = self.count(came) {
+            return Poll::Ready(Err(starved));
         }
         result
     }
@@ -121,13 +186,100 @@ impl AsyncWrite for Doorstep {
     }
 }
 
+impl AsyncRead for Threshold {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let came = buffer.filled().len() - before;
+        match &mut self.allowance {
+            Some(allowance) if *allowance < came => return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into())),
+            Some(allowance) => *allowance -= came,
+            None => {}
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Threshold {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+async fn cross(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<Stream> {
+    let Some(acceptor) = acceptor else {
+        return Ok(Stream::Plain(stream));
+    };
+    let threshold = Threshold {
+        stream,
+        allowance: Some(TLS_BYTES),
+    };
+    let mut stream = acceptor.accept(threshold).await?;
+    stream.get_mut().0.allowance = None;
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
 /// Takes the HTTP request and makes a websocket of it, if that is what it asks for.
 pub(crate) async fn enter(
-    mut stream: TcpStream,
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
     health: &Health,
+    charge: Charge,
     deadline: Duration,
 ) -> Option<WebSocketStream<Doorstep>> {
-    let request = match timeout(deadline, read_request(&mut stream)).await {
+    let until = Instant::now() + deadline;
+    let mut stream = timeout_at(until, cross(stream, acceptor)).await.ok()?.ok()?;
+    let request = match timeout_at(until, read_request(&mut stream)).await {
         Ok(Ok(request)) => request,
         Ok(Err(RequestError::Gone)) => return None,
         Ok(Err(RequestError::TooLong)) => {
@@ -143,12 +295,7 @@ pub(crate) async fn enter(
             return None;
         }
     };
-    if request.uri().path() == "/healthz" {
-        let (status, word) = if health.is_well() {
-            ("200 OK", "ok\n")
-        } else {
-            ("503 Service Unavailable", "the store takes nothing\n")
-        };
+    if let Some((status, word)) = page(request.uri().path(), health) {
         answer(stream, status, word).await;
         return None;
     }
@@ -163,38 +310,58 @@ pub(crate) async fn enter(
         answer(stream, "426 Upgrade Required", "this is a relay: dial ws://\n").await;
         return None;
     }
-    timeout(ANSWER_DEADLINE, stream.write_all(&bytes)).await.ok()?.ok()?;
-    let doorstep = Doorstep {
-        stream,
-        allowance: Some(FRAME_BYTES_BEFORE_LOGIN),
+    let sent = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await
     };
+    timeout(ANSWER_DEADLINE, sent).await.ok()?.ok()?;
+    let doorstep = Doorstep::new(stream, charge);
     let config = websocket_config();
     Some(WebSocketStream::from_raw_socket(doorstep, Role::Server, Some(config)).await)
 }
 
-/// Answers without a websocket, and closes.
-pub(crate) async fn answer(mut stream: TcpStream, status: &str, body: &str) {
+/// The pages about health, which say nothing that a stranger couldn't find out.
+pub(crate) fn page(path: &str, health: &Health) -> Option<(&'static str, &'static str)> {
+    let state = match path {
+        "/healthz" => health.is_alive(),
+        "/readyz" => health.is_ready(),
+        _ => return None,
+    };
+    Some(match state {
+        Ok(()) => ("200 OK", "ok\n"),
+        Err(ailment) => ("503 Service Unavailable", ailment.words()),
+    })
+}
+
+/// Answers without a websocket, in plain words, and closes.
+pub(crate) async fn answer(stream: Stream, status: &str, body: &str) {
+    answer_as(stream, status, "text/plain", body).await;
+}
+
+/// The same in another format.
+pub(crate) async fn answer_as(mut stream: Stream, status: &str, format: &str, body: &str) {
     let response = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: {format}\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let sent = timeout(ANSWER_DEADLINE, stream.write_all(response.as_bytes())).await;
+    let sending = async {
+        stream.write_all(response.as_bytes()).await?;
+        stream.flush().await
+    };
+    let sent = timeout(ANSWER_DEADLINE, sending).await;
     if let Ok(Ok(())) = sent {
-        let doorstep = Doorstep {
-            stream,
-            allowance: None,
-        };
-        doorstep.hang_up().await;
+        hang_up(stream).await;
     }
 }
 
-enum RequestError {
+pub(crate) enum RequestError {
     Gone,
     TooLong,
     Malformed,
 }
 
-async fn read_request(stream: &mut TcpStream) -> Result<Request, RequestError> {
+/// Reads an HTTP request to its end.
+pub(crate) async fn read_request(stream: &mut Stream) -> Result<Request, RequestError> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let read = stream.read_buf(&mut bytes).await;
@@ -216,156 +383,60 @@ async fn read_request(stream: &mut TcpStream) -> Result<Request, RequestError> {
     }
 }
 
-/// Counts the connections of each address: how many there are, and how fast new ones come. Every mailbox needs a login and
-/// every login a connection, so this also bounds how fast a stranger fills the relay with mailboxes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Addresses {
-    tallies: Arc<Mutex<HashMap<IpAddr, Tally>>>,
-}
-
-#[derive(Debug)]
-struct Tally {
-    connections: usize,
-    /// New connections that may come at once; refilled within [`REFILL_SECONDS`].
-    tokens: f64,
-    filled: Instant,
-}
-
-/// One connection counted, until dropped.
-#[derive(Debug)]
-pub(crate) struct Counted {
-    addresses: Addresses,
-    network: IpAddr,
-}
-
-impl Addresses {
-    /// Counts a connection, unless `most` are there, or twice as many came lately.
-    pub(crate) fn count(&self, address: IpAddr, most: usize, now: Instant) -> Option<Counted> {
-        let network = network(address);
-        let full = most as f64 * 2.0;
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        if tallies.len() >= TALLIES {
-            tallies.retain(|_, tally| tally.connections > 0 || tally.tokens_at(now, full) < full);
-        }
-        let tally = tallies.entry(network).or_insert(Tally {
-            connections: 0,
-            tokens: full,
-            filled: now,
-        });
-        tally.tokens = tally.tokens_at(now, full);
-        tally.filled = now;
-        // This machine's own programs, a proxy among them, may come as often as they like.
-        let too_often = tally.tokens < 1.0 && !address.to_canonical().is_loopback();
-        if tally.connections >= most || too_often {
-            return None;
-        }
-        tally.tokens = (tally.tokens - 1.0).max(0.0);
-        tally.connections += 1;
-        Some(Counted {
-            addresses: self.clone(),
-            network,
-        })
-    }
-}
-
-impl Tally {
-    fn tokens_at(&self, now: Instant, full: f64) -> f64 {
-        let since = now.saturating_duration_since(self.filled).as_secs_f64();
-        (self.tokens + since * full / REFILL_SECONDS).min(full)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut tallies = self.addresses.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tally) = tallies.get_mut(&self.network) {
-            tally.connections = tally.connections.saturating_sub(1);
-        }
-    }
-}
-
-/// One IPv4 address, or the /64 that one IPv6 customer has at least.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let bits = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(bits.into())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
+    use crate::memory::Memory;
 
-    #[tokio::test]
-    async fn a_relay_whose_store_takes_nothing_is_not_well() {
+    async fn ask(path: &str, health: &Health) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let health = Health::new();
-        health.set(false);
-        client
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-            .await
-            .unwrap();
-        let entered = enter(stream, &health, Duration::from_secs(5));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let entered = enter(stream, None, health, health.memory.charge(1), Duration::from_secs(5));
         let mut answer = String::new();
         let (entered, _) = tokio::join!(entered, async {
             client.read_to_string(&mut answer).await.unwrap();
             drop(client);
         });
         assert!(entered.is_none());
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_relay_whose_store_takes_nothing_is_alive_and_not_ready() {
+        let health = Health::default();
+        health.set(false);
+        let answer = ask("/readyz", &health).await;
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        let answer = ask("/healthz", &health).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 
-    #[test]
-    fn an_address_is_counted_until_its_connection_ends() {
-        let (addresses, now) = (Addresses::default(), Instant::now());
-        let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let first = addresses.count(one, 1, now).unwrap();
-        assert!(addresses.count(one, 1, now).is_none());
-        let other = "192.0.2.2".parse().unwrap();
-        assert!(addresses.count(other, 1, now).is_some());
-        drop(first);
-        assert!(addresses.count(one, 1, now).is_some());
-    }
-
-    #[test]
-    fn an_address_that_comes_too_often_has_to_wait_but_not_this_machine() {
-        let (addresses, now) = (Addresses::default(), Instant::now());
-        let comes = |address: &str, seconds| {
-            let later = now + Duration::from_secs(seconds);
-            let address = address.parse().unwrap();
-            addresses.count(address, 2, later).is_some()
-        };
-        assert!((0..4).all(|_| comes("192.0.2.1", 0)));
-        assert!(!comes("192.0.2.1", 0));
-        assert!(comes("192.0.2.1", 30));
-        assert!(!comes("192.0.2.1", 30));
-        assert!((0..10).all(|_| comes("127.0.0.1", 0) && comes("::1", 0)));
-    }
-
-    #[test]
-    fn addresses_with_nothing_to_remember_are_forgotten() {
-        let (addresses, now) = (Addresses::default(), Instant::now());
-        for number in 0..u32::try_from(TALLIES).unwrap() {
-            let address = std::net::Ipv4Addr::from(number).into();
-            addresses.count(address, 2, now);
+    #[tokio::test]
+    async fn a_growing_frame_is_counted_and_cut_when_memory_is_used_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let memory = Memory::new(80_000);
+        let mut doorstep = Doorstep::new(stream.into(), memory.charge(1000));
+        doorstep.welcome();
+        client.write_all(&[0; 100_000]).await.unwrap();
+        let mut bytes = [0; 1024];
+        for _ in 0..40 {
+            doorstep.read_exact(&mut bytes).await.unwrap();
         }
-        let later = now + Duration::from_secs(120);
-        let _kept = addresses.count("192.0.2.1".parse().unwrap(), 2, later);
-        assert_eq!(addresses.tallies.lock().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn an_ipv6_customer_is_one_network_and_a_mapped_address_is_ipv4() {
-        let network = |text: &str| network(text.parse().unwrap()).to_string();
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:2"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(memory.used(), 1000 + 40 * 1024);
+        doorstep.finished();
+        assert_eq!(memory.used(), 1000);
+        let _elsewhere = memory.charge(80_000);
+        for _ in 0..8 {
+            doorstep.read_exact(&mut bytes).await.unwrap();
+        }
+        doorstep.read_exact(&mut bytes).await.unwrap_err();
+        assert!(doorstep.is_starved());
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Mailbox {
     pub(crate) number: i64,
     /// When it was closed, if it is.
     pub(crate) closed: Option<u64>,
+    /// When its owner was last here, as the store has it.
+    pub(crate) seen: u64,
     next_sequence: u64,
     reserved: u64,
     capabilities: HashMap<CapabilityHash, Quota>,
@@ -78,6 +80,7 @@ impl Mailbox {
         Self {
             number,
             closed,
+            seen: 0,
             next_sequence,
             reserved: next_sequence,
             capabilities: HashMap::new(),
@@ -95,6 +98,16 @@ impl Mailbox {
     /// How many envelopes wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How many capabilities it has.
+    pub(crate) fn capabilities(&self) -> usize {
+        self.capabilities.len()
+    }
+
+    /// How many envelopes are on their way to the reader.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Takes a capability, or new quotas for a known one; `number` is for a new one. Says which number it has.

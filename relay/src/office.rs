@@ -6,19 +6,21 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::envelope::Envelope;
 use wire::frame::PutId;
 use wire::mailbox::CapabilityHash;
 
+use crate::addresses::Visitor;
 use crate::clerks::{Clerks, Report};
 use crate::desk::{Bounds, Desk};
+use crate::metrics::measure;
 use crate::outbox::Outbox;
 use crate::store::{BatchError, Store, StoreError};
-use crate::{Clock, Health};
+use crate::{Clock, health::Health};
 
 /// Orders queued: a bound on the envelopes that wait to be looked at. Connections wait for room.
-const ORDERS: usize = 256;
+pub(crate) const ORDERS: usize = 256;
 
 /// How often expired envelopes are swept, and a failing disk is tried again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +47,8 @@ pub(crate) enum OwnerOrder {
         capability: CapabilityHash,
         max_envelopes: u32,
         max_bytes: u64,
+        /// Who is to answer for the mailbox, if this makes one.
+        visitor: Visitor,
     },
     Revoke {
         capability: CapabilityHash,
@@ -72,6 +76,11 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
+    /// The door to whoever takes the orders.
+    pub(crate) fn new(orders: mpsc::Sender<Order>) -> Self {
+        Self { orders }
+    }
+
     /// Hands in an order, waiting for room.
     pub(crate) async fn order(&self, order: Order) -> Result<(), OfficeClosed> {
         self.orders.send(order).await.map_err(|_| OfficeClosed)
@@ -88,8 +97,8 @@ pub(crate) struct Office {
     clerks: Clerks,
     orders: mpsc::Receiver<Order>,
     health: Health,
-    /// A batch is being written.
-    writing: bool,
+    /// A batch is being written, since when.
+    writing: Option<Instant>,
 }
 
 impl Office {
@@ -100,7 +109,7 @@ impl Office {
         clock: Clock,
         health: Health,
     ) -> Result<(Self, Counter), StoreError> {
-        let mut desk = Desk::new(bounds, clock);
+        let mut desk = Desk::new(bounds, clock, health.clone());
         store.reader.load(|record| desk.load(record)).await?;
         let (sender, orders) = mpsc::channel(ORDERS);
         let office = Self {
@@ -108,9 +117,9 @@ impl Office {
             clerks: Clerks::hire(store),
             orders,
             health,
-            writing: false,
+            writing: None,
         };
-        Ok((office, Counter { orders: sender }))
+        Ok((office, Counter::new(sender)))
     }
 
     /// Works until told to finish, then writes what is left and closes the store.
@@ -130,10 +139,15 @@ impl Office {
                     }
                 }
                 report = self.clerks.reports.recv() => self.hear(report)?,
-                _ = sweep.tick() => self.desk.sweep(),
+                _ = sweep.tick() => {
+                    self.health.beat();
+                    self.desk.sweep();
+                }
             }
             self.send_questions();
             self.write();
+            self.desk.report();
+            self.health.metrics.queued.set(measure(self.orders.len()));
         }
         self.finish().await
     }
@@ -143,7 +157,10 @@ impl Office {
             None => return Err(StoreError::Stopped),
             Some(Report::Unreadable(source)) => return Err(StoreError::Unknown { source }),
             Some(Report::Written(batch, outcome)) => {
-                self.writing = false;
+                if let Some(since) = self.writing.take() {
+                    self.health.metrics.flush_seconds.observe(since.elapsed().as_secs_f64());
+                    self.health.metrics.group_puts.observe(batch.puts.len() as f64);
+                }
                 match outcome {
                     Ok(()) => {
                         self.health.set(true);
@@ -181,11 +198,11 @@ impl Office {
     }
 
     fn write(&mut self) {
-        if self.writing {
+        if self.writing.is_some() {
             return;
         }
         if let Some(batch) = self.desk.next_batch() {
-            self.writing = self.clerks.batches.try_send(batch).is_ok();
+            self.writing = self.clerks.batches.try_send(batch).is_ok().then(Instant::now);
         }
     }
 
@@ -197,7 +214,7 @@ impl Office {
         self.desk.settle();
         loop {
             self.write();
-            if !self.writing {
+            if self.writing.is_none() {
                 break;
             }
             let report = self.clerks.reports.recv().await;

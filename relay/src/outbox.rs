@@ -10,6 +10,8 @@ use tokio::sync::{Notify, mpsc};
 use wire::frame::{Close, RelayFrame};
 use wire::limits::WINDOW_ENVELOPES;
 
+use crate::memory::Memory;
+
 /// Most requests of one connection that aren't answered yet; beyond, its socket isn't read.
 pub(crate) const UNANSWERED: usize = 256;
 
@@ -37,6 +39,7 @@ pub(crate) enum Out {
 pub(crate) struct Outbox {
     queue: mpsc::Sender<Out>,
     bytes: Arc<AtomicUsize>,
+    memory: Memory,
     cut: Arc<Notify>,
 }
 
@@ -45,6 +48,7 @@ pub(crate) struct Outbox {
 pub(crate) struct Outgoing {
     queue: mpsc::Receiver<Out>,
     bytes: Arc<AtomicUsize>,
+    memory: Memory,
     /// Notified when the queue overflowed.
     pub(crate) cut: Arc<Notify>,
 }
@@ -54,18 +58,20 @@ pub(crate) struct Outgoing {
 pub(crate) struct Gone;
 
 /// A queue for one connection.
-pub(crate) fn outbox() -> (Outbox, Outgoing) {
+pub(crate) fn outbox(memory: Memory) -> (Outbox, Outgoing) {
     let (sender, receiver) = mpsc::channel(FRAMES);
     let bytes = Arc::new(AtomicUsize::new(0));
     let cut = Arc::new(Notify::new());
     let outbox = Outbox {
         queue: sender,
         bytes: Arc::clone(&bytes),
+        memory: memory.clone(),
         cut: Arc::clone(&cut),
     };
     let outgoing = Outgoing {
         queue: receiver,
         bytes,
+        memory,
         cut,
     };
     (outbox, outgoing)
@@ -83,7 +89,8 @@ impl Outbox {
             self.cut.notify_one();
             return Err(Gone);
         }
-        self.push(Out::Deliver(frame, bytes))
+        self.memory.take(bytes);
+        self.push(Out::Deliver(frame, bytes)).inspect_err(|_| self.memory.give(bytes))
     }
 
     /// Tells the connection that it isn't the reader any more.
@@ -112,8 +119,21 @@ impl Outgoing {
         let next = self.queue.poll_recv(context);
         if let std::task::Poll::Ready(Some(Out::Deliver(_, bytes))) = &next {
             self.bytes.fetch_sub(*bytes, Ordering::Relaxed);
+            self.memory.give(*bytes);
         }
         next
+    }
+}
+
+impl Drop for Outgoing {
+    /// What nobody takes out any more gives its memory back.
+    fn drop(&mut self) {
+        self.queue.close();
+        while let Ok(out) = self.queue.try_recv() {
+            if let Out::Deliver(_, bytes) = out {
+                self.memory.give(bytes);
+            }
+        }
     }
 }
 
@@ -125,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_overflowing_connection_is_cut() {
-        let (outbox, outgoing) = outbox();
+        let (outbox, outgoing) = outbox(Memory::default());
         for _ in 0..FRAMES {
             outbox.deliver(RelayFrame::Displaced, 1).unwrap();
         }
@@ -135,11 +155,25 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_overflow_too() {
-        let (outbox, mut outgoing) = outbox();
+        let (outbox, mut outgoing) = outbox(Memory::default());
         outbox.deliver(RelayFrame::Displaced, BYTES).unwrap();
         std::future::poll_fn(|context| outgoing.poll_next(context)).await;
         outbox.deliver(RelayFrame::Displaced, BYTES).unwrap();
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
         outgoing.cut.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_gives_back_the_memory_of_what_it_didnt_take() {
+        let memory = Memory::default();
+        let (outbox, mut outgoing) = outbox(memory.clone());
+        for _ in 0..3 {
+            outbox.deliver(RelayFrame::Displaced, 100).unwrap();
+        }
+        std::future::poll_fn(|context| outgoing.poll_next(context)).await;
+        assert_eq!(memory.used(), 200);
+        drop(outgoing);
+        assert_eq!(outbox.deliver(RelayFrame::Displaced, 100), Err(Gone));
+        assert_eq!(memory.used(), 0);
     }
 }

@@ -13,30 +13,52 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use futures_util::{Sink, SinkExt, Stream};
 use rand_core::{OsRng, RngCore};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use wire::envelope::Envelope;
-use wire::frame::{ClientFrame, Close, Put, Reason, RelayFrame, VERSION};
-use wire::limits::{FRAME_BYTES_BEFORE_LOGIN, TTL_SECONDS_MAX, TTL_SECONDS_MIN, WINDOW_ENVELOPES};
-use wire::login::{self, RelayName};
+use wire::frame::{ClientFrame, Close, Put, Reason, RelayFrame};
+use wire::limits::{TTL_SECONDS_MAX, TTL_SECONDS_MIN};
+use wire::login::RelayName;
 use wire::mailbox::MailboxId;
 
+use crate::addresses::Visitor;
+use crate::bucket::{Bucket, Rate};
 use crate::door::Doorstep;
+use crate::health::Health;
+use crate::metrics::{Limit, Present};
 use crate::office::{Counter, Order, OwnerOrder, PutOrder};
 use crate::outbox::{Out, Outbox, Outgoing, UNANSWERED, outbox};
 
 /// How long the last word may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Pings (and unasked pongs) at once, and how many more each second allows.
-const PINGS: f64 = 16.0;
-const PINGS_PER_SECOND: f64 = 1.0;
+/// How long a connection that ends with the relay may wait for its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Pings, and unasked pongs.
+const PINGS: Rate = Rate {
+    at_once: 16.0,
+    per_second: 1.0,
+};
+
+/// Puts refused as not allowed, which cost the relay more than they cost the sender. Whoever has used them up is read no
+/// faster than they come back.
+const JUNK: Rate = Rate {
+    at_once: 256.0,
+    per_second: 256.0,
+};
+
+/// Longest rest of a connection that sent too much, so that it isn't taken for dead.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// When to try again if memory is used up, in milliseconds.
+const FULL_MS: u32 = 1000;
 
 /// When to come back after a shutdown: at least so late, and spread over so long, in milliseconds. Everybody at once would
 /// be a storm.
@@ -53,7 +75,21 @@ pub(crate) struct House {
     pub(crate) stall_deadline: Duration,
     /// True when the relay is shutting down.
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) health: Health,
 }
+
+/// Whose connection it is, as far as that can be known before login.
+pub(crate) struct Person {
+    /// The address that was reached.
+    pub(crate) local: SocketAddr,
+    pub(crate) visitor: Visitor,
+    /// Counted as a stranger until this is dropped.
+    pub(crate) stranger: Present,
+}
+
+mod greeting;
+
+use greeting::greet;
 
 type Socket = WebSocketStream<Doorstep>;
 
@@ -61,18 +97,33 @@ type Socket = WebSocketStream<Doorstep>;
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(mut socket: Socket, local: SocketAddr, mut house: House) {
-    let greeting = Box::pin(timeout(house.login_deadline, greet(&mut socket, local, &house.names)));
+pub(crate) async fn serve(mut socket: Socket, person: Person, mut house: House) {
+    let greeting = greet(&mut socket, &person, &house.names);
+    let greeting = Box::pin(timeout(house.login_deadline, greeting));
     let greeted = tokio::select! {
         greeted = greeting => greeted.unwrap_or(Err(End::Close(Close::TooSlow))),
         _ = house.stopping.wait_for(|stopping| *stopping) => Err(End::Goodbye),
     };
     let mailbox = match greeted {
         Ok(mailbox) => mailbox,
-        Err(end) => return Box::pin(leave(socket, end)).await,
+        Err(end) => {
+            let metrics = &house.health.metrics;
+            match end {
+                End::Close(Close::Login) => {
+                    person.visitor.failed_login(Instant::now());
+                    metrics.logins_failed.inc();
+                }
+                End::Close(Close::TooMany) => metrics.limited(Limit::Logins),
+                _ => {}
+            }
+            return Box::pin(leave(socket, end)).await;
+        }
     };
     socket.get_mut().welcome();
-    let session = Session::new(socket, mailbox, house);
+    let Person { visitor, stranger, .. } = person;
+    drop(stranger);
+    let _member = Present::new(&house.health.metrics.members);
+    let session = Session::new(socket, mailbox, visitor, house);
     session.run().await;
 }
 
@@ -89,55 +140,6 @@ enum End {
     Goodbye,
 }
 
-/// Challenge and login.
-async fn greet(socket: &mut Socket, local: SocketAddr, names: &[RelayName]) -> Result<MailboxId, End> {
-    let mut nonce = [0; 32];
-    OsRng.fill_bytes(&mut nonce);
-    let challenge = RelayFrame::Challenge {
-        version: VERSION,
-        nonce,
-    };
-    send(socket, &challenge).await?;
-    let mut pings = Bucket::new();
-    let bytes = loop {
-        match socket.next().await {
-            Some(Ok(message)) => match sort(message, &mut pings)? {
-                Some(bytes) => break bytes,
-                None => socket.flush().await.map_err(|_| End::Gone)?,
-            },
-            Some(Err(_)) if socket.get_ref().is_overrun() => {
-                return Err(End::Close(Close::TooLong));
-            }
-            Some(Err(error)) => return Err(end_of(&error)),
-            None => return Err(End::Gone),
-        }
-    };
-    if bytes.len() > FRAME_BYTES_BEFORE_LOGIN {
-        return Err(End::Close(Close::TooLong));
-    }
-    let frame = ClientFrame::decode(bytes).map_err(|_| End::Close(Close::Malformed))?;
-    let ClientFrame::Login {
-        version,
-        mailbox,
-        signature,
-    } = frame
-    else {
-        return Err(End::Close(Close::Login));
-    };
-    if version != VERSION {
-        return Err(End::Close(Close::Login));
-    }
-    let own = [RelayName::from_address(local)];
-    let names = if names.is_empty() { &own } else { names };
-    let mailbox = login::verify(names, version, &nonce, &mailbox, &signature).map_err(|_| End::Close(Close::Login))?;
-    let welcome = RelayFrame::Welcome {
-        version,
-        window_envelopes: WINDOW_ENVELOPES,
-    };
-    send(socket, &welcome).await?;
-    Ok(mailbox)
-}
-
 async fn send(socket: &mut Socket, frame: &RelayFrame) -> Result<(), End> {
     let message = Message::Binary(frame.encode());
     socket.send(message).await.map_err(|_| End::Gone)
@@ -148,7 +150,7 @@ fn sort(message: Message, pings: &mut Bucket) -> Result<Option<Bytes>, End> {
     match message {
         Message::Binary(bytes) => Ok(Some(bytes)),
         Message::Text(_) => Err(End::Close(Close::Unsupported)),
-        Message::Ping(_) | Message::Pong(_) if !pings.take() => Err(End::Close(Close::TooMany)),
+        Message::Ping(_) | Message::Pong(_) if !pings.take(PINGS, Instant::now()) => Err(End::Close(Close::TooMany)),
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
         Message::Close(_) => Err(End::Gone),
     }
@@ -204,12 +206,15 @@ async fn leave(mut socket: Socket, end: End) {
 /// What happened to a connection.
 enum Event {
     Message(Message),
+    /// The other side sent too much; nothing is read for a while.
+    Rest(Duration),
     End(End),
 }
 
 struct Session {
     socket: Socket,
     mailbox: MailboxId,
+    visitor: Visitor,
     connection: u64,
     house: House,
     outbox: Outbox,
@@ -221,14 +226,18 @@ struct Session {
     stalled_since: Option<Instant>,
     heard: Instant,
     pings: Bucket,
+    junk: Bucket,
+    /// How long to rest before reading on.
+    rest: Option<Duration>,
 }
 
 impl Session {
-    fn new(socket: Socket, mailbox: MailboxId, house: House) -> Self {
-        let (outbox, outgoing) = outbox();
+    fn new(socket: Socket, mailbox: MailboxId, visitor: Visitor, house: House) -> Self {
+        let (outbox, outgoing) = outbox(house.health.memory.clone());
         Self {
             socket,
             mailbox,
+            visitor,
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             house,
             outbox,
@@ -237,13 +246,19 @@ impl Session {
             unflushed: false,
             stalled_since: None,
             heard: Instant::now(),
-            pings: Bucket::new(),
+            pings: Bucket::full(Instant::now()),
+            junk: Bucket::full(Instant::now()),
+            rest: None,
         }
     }
 
     async fn run(mut self) {
         let Err(end) = Box::pin(self.attend()).await;
         tracing::debug!(connection = self.connection, ?end, "connection ends");
+        if end == End::Goodbye {
+            // What was put before the end is flushed before the end, and its sender told.
+            Box::pin(timeout(LAST_ANSWERS, self.last_answers())).await.ok();
+        }
         self.order(OwnerOrder::Leave).await.ok();
         Box::pin(leave(self.socket, end)).await;
     }
@@ -266,8 +281,11 @@ impl Session {
             };
             match event {
                 Event::End(end) => return Err(end),
+                Event::Rest(rest) => Box::pin(self.rest(rest, &mut stopping, &cut)).await?,
                 Event::Message(message) => {
                     self.heard = Instant::now();
+                    self.socket.get_mut().finished();
+                    self.rest = self.visitor.sends(message.len(), self.heard);
                     if let Some(bytes) = sort(message, &mut self.pings)? {
                         self.hand_in(bytes).await?;
                     }
@@ -276,12 +294,64 @@ impl Session {
         }
     }
 
-    /// Writes what is queued, all of it before one flush, and reads; neither waits for the other, so that a client which
-    /// writes much before it reads doesn't lock up with us.
+    /// Reads nothing for a while. What is queued is written all the same: whoever shares an address with somebody rude
+    /// still gets its envelopes.
+    async fn rest(
+        &mut self,
+        rest: Duration,
+        stopping: &mut watch::Receiver<bool>,
+        cut: &tokio::sync::Notify,
+    ) -> Result<(), End> {
+        self.house.health.metrics.limited(Limit::Traffic);
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => Err(End::Goodbye),
+            () = cut.notified() => Err(End::Close(Close::TooSlow)),
+            () = sleep(rest.min(REST_MAX)) => {
+                // The silence was ours.
+                self.heard = Instant::now();
+                Ok(())
+            }
+            end = poll_fn(|context| self.poll_write(context)) => Err(end),
+        }
+    }
+
+    /// Writes until every request is answered and nothing is left to write.
+    async fn last_answers(&mut self) {
+        poll_fn(|context| match self.poll_write(context) {
+            Poll::Pending if self.unanswered > 0 || self.unflushed => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// Writes what is queued and reads; neither waits for the other, so that a client which writes much before it reads
+    /// doesn't lock up with us.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(end) = self.poll_write(context) {
+            return Poll::Ready(Event::End(end));
+        }
+        if let Some(rest) = self.rest.take() {
+            return Poll::Ready(Event::Rest(rest));
+        }
+        if self.unanswered >= UNANSWERED {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.socket).poll_next(context).map(|next| match next {
+            Some(Ok(message)) => Event::Message(message),
+            Some(Err(_)) if self.socket.get_ref().is_starved() => {
+                self.house.health.metrics.limited(Limit::Memory);
+                Event::End(End::Close(Close::TooMany))
+            }
+            Some(Err(error)) => Event::End(end_of(&error)),
+            None => Event::End(End::Gone),
+        })
+    }
+
+    /// Writes what is queued, all of it before one flush. Ready only when that is the end.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while let Poll::Ready(ready) = Pin::new(&mut self.socket).poll_ready(context) {
             if ready.is_err() {
-                return Poll::Ready(Event::End(End::Gone));
+                return Poll::Ready(End::Gone);
             }
             let Poll::Ready(out) = self.outgoing.poll_next(context) else {
                 break;
@@ -289,16 +359,19 @@ impl Session {
             let frame = match out {
                 Some(Out::Answer(frame)) => {
                     self.unanswered = self.unanswered.saturating_sub(1);
+                    if let RelayFrame::Refused { reason, .. } = &frame {
+                        self.refused(*reason);
+                    }
                     frame
                 }
                 Some(Out::Deliver(frame, _)) => frame,
-                Some(Out::Displaced) => return Poll::Ready(Event::End(End::Displaced)),
-                Some(Out::Close(close)) => return Poll::Ready(Event::End(End::Close(close))),
-                None => return Poll::Ready(Event::End(End::Gone)),
+                Some(Out::Displaced) => return Poll::Ready(End::Displaced),
+                Some(Out::Close(close)) => return Poll::Ready(End::Close(close)),
+                None => return Poll::Ready(End::Gone),
             };
             let message = Message::Binary(frame.encode());
             if Pin::new(&mut self.socket).start_send(message).is_err() {
-                return Poll::Ready(Event::End(End::Gone));
+                return Poll::Ready(End::Gone);
             }
             self.unflushed = true;
         }
@@ -308,20 +381,21 @@ impl Session {
                     self.unflushed = false;
                     self.stalled_since = None;
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::End(End::Gone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Pending => {
                     self.stalled_since.get_or_insert_with(Instant::now);
                 }
             }
         }
-        if self.unanswered >= UNANSWERED {
-            return Poll::Pending;
+        Poll::Pending
+    }
+
+    fn refused(&mut self, reason: Reason) {
+        self.house.health.metrics.refused(reason);
+        if reason == Reason::NotAllowed {
+            let rest = self.junk.spend(1.0, JUNK, Instant::now());
+            self.rest = self.rest.max(rest);
         }
-        Pin::new(&mut self.socket).poll_next(context).map(|next| match next {
-            Some(Ok(message)) => Event::Message(message),
-            Some(Err(error)) => Event::End(end_of(&error)),
-            None => Event::End(End::Gone),
-        })
     }
 
     /// Is the other side still there, and does it read?
@@ -361,6 +435,7 @@ impl Session {
                 capability,
                 max_envelopes,
                 max_bytes,
+                visitor: self.visitor.clone(),
             },
             ClientFrame::Revoke { capability } => OwnerOrder::Revoke { capability },
             ClientFrame::CloseMailbox => OwnerOrder::Close,
@@ -373,11 +448,18 @@ impl Session {
         self.unanswered += 1;
         let ttl = TTL_SECONDS_MIN..=TTL_SECONDS_MAX;
         if !ttl.contains(&put.ttl_seconds) {
-            return self.refuse(put, Reason::Ttl);
+            return self.refuse(put, Reason::Ttl, 0);
         }
         let Ok(envelope) = Envelope::from_bytes(put.envelope.clone()) else {
-            return self.refuse(put, Reason::Length);
+            return self.refuse(put, Reason::Length, 0);
         };
+        let memory = &self.house.health.memory;
+        if memory.is_full() {
+            self.house.health.metrics.limited(Limit::Memory);
+            return self.refuse(put, Reason::Busy, FULL_MS);
+        }
+        // Until the desk has it.
+        let _in_hand = memory.charge(envelope.as_bytes().len());
         // Hashed here, on the connection's own time, not at the desk where everybody waits.
         let order = PutOrder {
             outbox: self.outbox.clone(),
@@ -392,11 +474,11 @@ impl Session {
         self.house.counter.order(order).await.map_err(|_| End::Goodbye)
     }
 
-    fn refuse(&self, put: Put, reason: Reason) -> Result<(), End> {
+    fn refuse(&self, put: Put, reason: Reason, retry_after_ms: u32) -> Result<(), End> {
         self.outbox.answer(RelayFrame::Refused {
             id: put.id,
             reason,
-            retry_after_ms: 0,
+            retry_after_ms,
         });
         Ok(())
     }
@@ -409,37 +491,5 @@ impl Session {
             order,
         };
         self.house.counter.order(order).await.map_err(|_| End::Goodbye)
-    }
-}
-
-/// A token bucket: so many at once, and so many more each second.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new() -> Self {
-        Self {
-            tokens: PINGS,
-            filled: Instant::now(),
-        }
-    }
-
-    fn take(&mut self) -> bool {
-        let since = self.filled.elapsed().as_secs_f64();
-        self.filled = Instant::now();
-        self.tokens = (self.tokens + since * PINGS_PER_SECOND).min(PINGS);
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
-    }
-
-    /// We asked for this one.
-    fn give(&mut self) {
-        self.tokens += 1.0;
     }
 }

@@ -12,12 +12,15 @@ use bytes::Bytes;
 use sqlx::sqlite::SqliteConnection;
 use wire::frame::{PutId, Stored};
 
+use crate::shared::Failure;
+
+mod copy;
 mod open;
 mod read;
 mod write;
 
 /// The newest layout that this program knows.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// Why the store can't be used. Each names the file and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +78,33 @@ pub enum StoreError {
     /// The task that writes is gone.
     #[error("store: the writing task stopped")]
     Stopped,
+    /// The database can't be reached, or refuses.
+    #[error("store: {detail}")]
+    Database {
+        /// What it says, which holds no password.
+        detail: String,
+    },
+    /// A newer relay made the database's tables.
+    #[error("the database has layout {found}, which is newer than this relay")]
+    NewerDatabase {
+        /// Its layout.
+        found: i64,
+    },
+    /// Somebody copies the database.
+    #[error("the database is being copied by `countersign-relay migrate`")]
+    BeingCopied,
+    /// Nodes run on a database that is to be copied.
+    #[error("a relay runs on the database")]
+    NodesRunning,
 }
 
 impl StoreError {
+    pub(crate) fn database(failure: &Failure) -> Self {
+        Self::Database {
+            detail: failure.to_string(),
+        }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
@@ -90,6 +117,10 @@ impl StoreError {
             Self::Newer { .. } => "run the newer relay",
             Self::Io { .. } | Self::Sql { .. } => "check the disk, the path and its permissions",
             Self::Unknown { .. } | Self::Stopped => "check the disk, then start the relay again",
+            Self::Database { .. } => "check the address, and that PostgreSQL runs and lets this relay in",
+            Self::NewerDatabase { .. } => "run the newer relay",
+            Self::BeingCopied => "wait until it is done",
+            Self::NodesRunning => "stop every relay on it first",
         }
     }
 }
@@ -133,6 +164,11 @@ pub(crate) enum Change {
         number: i64,
     },
     Close {
+        mailbox: i64,
+        at: u64,
+    },
+    /// The owner was here.
+    Seen {
         mailbox: i64,
         at: u64,
     },
@@ -193,6 +229,8 @@ pub(crate) enum Record {
         key: [u8; 32],
         next_sequence: u64,
         closed: Option<u64>,
+        /// When the owner was last here; 0 if that isn't known.
+        seen: u64,
     },
     Capability {
         mailbox: i64,
@@ -260,6 +298,6 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
 }
 
 /// SQLite's integers are signed; none of ours comes near the sign.
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_relay::{Config, Relay, RelayError, Store, StoreError};
+use countersign_relay::{Certificate, Config, Relay, RelayError, Store, StoreError};
 use futures_util::{SinkExt, StreamExt};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,13 @@ use wire::frame::{ClientFrame, Close, Done, Put, Reason, RelayFrame, Stored, VER
 use wire::login::{self, RelayName};
 use wire::mailbox::{Capability, MailboxKey};
 
+#[path = "relay/fairness.rs"]
+mod fairness;
+#[path = "relay/operated.rs"]
+mod operated;
+#[path = "relay/tls.rs"]
+mod tls;
+
 /// Long enough never to be reached, short enough that a hang is seen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,6 +44,8 @@ struct World {
     folder: TempDir,
     clock: Arc<AtomicU64>,
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
+    certificate: Option<Certificate>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), RelayError>>,
     change: fn(&mut Config),
@@ -53,11 +62,24 @@ impl World {
         Self::start(folder, clock, change).await
     }
 
+    /// With settings that are known only now. It can't be restarted.
+    async fn set(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let mut config = config(&folder.path().join("relay.db"), &clock, |_| ());
+        change(&mut config);
+        Self::serve(folder, clock, config, |_| ()).await
+    }
+
     async fn start(folder: TempDir, clock: Arc<AtomicU64>, change: fn(&mut Config)) -> Self {
-        let relay = Relay::bind(config(&folder.path().join("relay.db"), &clock, change))
-            .await
-            .unwrap();
+        let config = config(&folder.path().join("relay.db"), &clock, change);
+        Self::serve(folder, clock, config, change).await
+    }
+
+    async fn serve(folder: TempDir, clock: Arc<AtomicU64>, config: Config, change: fn(&mut Config)) -> Self {
+        let relay = Relay::bind(config).await.unwrap();
         let address = relay.local_addr();
+        let (metrics, certificate) = (relay.metrics_addr(), relay.certificate());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(relay.run(async {
             stopped.await.ok();
@@ -66,6 +88,8 @@ impl World {
             folder,
             clock,
             address,
+            metrics,
+            certificate,
             stop: Some(stop),
             running,
             change,
@@ -1282,10 +1306,10 @@ async fn a_foreign_file_is_refused_and_left_alone() {
 async fn a_newer_store_is_refused() {
     let (_folder, path) = used_store().await;
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[60..64].copy_from_slice(&2_u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&3_u32.to_be_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = open(path).await.err().unwrap();
-    assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -48,47 +48,121 @@ struct Round {
 pub fn measure(sheet: &mut Sheet, quick: bool) -> Result<()> {
     let (warm, each) = if quick { (5, 10) } else { (50, 100) };
     let folder = tempfile::tempdir_in(folder()?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let rounds = runtime.block_on(approve_all(folder.path(), warm, each))?;
     report(sheet, &rounds, &Floor::measure()?, flush_time(folder.path())?);
     Ok(())
 }
 
 fn report(sheet: &mut Sheet, rounds: &[Round], floor: &Floor, flush: Duration) {
-    let all = |pick: fn(&Round) -> &Vec<Duration>| rounds.iter().flat_map(|round| pick(round).iter().copied()).collect::<Vec<_>>();
+    let all = |pick: fn(&Round) -> &Vec<Duration>| {
+        rounds
+            .iter()
+            .flat_map(|round| pick(round).iter().copied())
+            .collect::<Vec<_>>()
+    };
     let (mut permitted, mut ended) = (all(|round| &round.permitted), all(|round| &round.ended));
     let count = u32::try_from(permitted.len()).unwrap_or(1);
     let sum = |pick: fn(&Round) -> Duration| rounds.iter().map(pick).sum::<Duration>() / count;
-    let (gate, relay, admin, command) = (sum(|round| round.gate), sum(|round| round.relay), sum(|round| round.admin), sum(|round| round.command));
+    let (gate, relay, admin, command) = (
+        sum(|round| round.gate),
+        sum(|round| round.relay),
+        sum(|round| round.admin),
+        sum(|round| round.command),
+    );
     let ours = gate + relay + admin;
     let least = floor.of_approval();
-    let medians: Vec<f64> = rounds.iter().map(|round| ms(percentile(&mut round.permitted.clone(), 50))).collect();
+    let medians: Vec<f64> = rounds
+        .iter()
+        .map(|round| ms(percentile(&mut round.permitted.clone(), 50)))
+        .collect();
     let ratio = |round: &Round| {
         let time = (round.gate + round.relay + round.admin) / u32::try_from(round.permitted.len()).unwrap_or(1);
         time.as_secs_f64() / least.as_secs_f64()
     };
     let ratios: Vec<f64> = rounds.iter().map(ratio).collect();
 
-    sheet.part(format!("one approval over loopback, 1 admin, {count} times in {} rounds", rounds.len()));
-    sheet.put("question to permit, median", ms(percentile(&mut permitted, 50)), "ms", spread(&medians, "ms"));
+    sheet.part(format!(
+        "one approval over loopback, 1 admin, {count} times in {} rounds",
+        rounds.len()
+    ));
+    sheet.put(
+        "question to permit, median",
+        ms(percentile(&mut permitted, 50)),
+        "ms",
+        spread(&medians, "ms"),
+    );
     sheet.put("question to permit, p99", ms(percentile(&mut permitted, 99)), "ms", "");
-    sheet.put("question to the command's end, median", ms(percentile(&mut ended, 50)), "ms", "with /bin/true");
-    sheet.put("question to the command's end, p99", ms(percentile(&mut ended, 99)), "ms", "");
-    sheet.put("disk: 4 KiB written and flushed, median", us(flush), "us", "the path has several flushes");
+    sheet.put(
+        "question to the command's end, median",
+        ms(percentile(&mut ended, 50)),
+        "ms",
+        "with /bin/true",
+    );
+    sheet.put(
+        "question to the command's end, p99",
+        ms(percentile(&mut ended, 99)),
+        "ms",
+        "",
+    );
+    sheet.put(
+        "disk: 4 KiB written and flushed, median",
+        us(flush),
+        "us",
+        "the path has several flushes",
+    );
     sheet.put("processor time, gate", us(gate), "us", "user and system, all threads");
     sheet.put("processor time, relay", us(relay), "us", "");
     sheet.put("processor time, admin and asker", us(admin), "us", "");
     sheet.put("processor time, all three", us(ours), "us", "");
-    sheet.put("processor time, launcher and command", us(command), "us", "fork, exec, hashing /bin/true: not in the ratio");
+    sheet.put(
+        "processor time, launcher and command",
+        us(command),
+        "us",
+        "fork, exec, hashing /bin/true: not in the ratio",
+    );
     sheet.put("floor: 4 signatures made", us(4 * floor.sign), "us", "Ed25519");
-    sheet.put("floor: 4 signatures verified", us(4 * floor.verify), "us", "verify_strict");
-    sheet.put("floor: 2 group messages, both ways", us(2 * (floor.encrypt + floor.decrypt)), "us", "MLS, 2 members");
-    sheet.put("floor: 2 envelopes, both ways", us(2 * (floor.seal + floor.open)), "us", "HPKE, 2 KiB");
+    sheet.put(
+        "floor: 4 signatures verified",
+        us(4 * floor.verify),
+        "us",
+        "verify_strict",
+    );
+    sheet.put(
+        "floor: 2 group messages, both ways",
+        us(2 * (floor.encrypt + floor.decrypt)),
+        "us",
+        "MLS, 2 members",
+    );
+    sheet.put(
+        "floor: 2 envelopes, both ways",
+        us(2 * (floor.seal + floor.open)),
+        "us",
+        "HPKE, 2 KiB",
+    );
     sheet.put("floor, all", us(least), "us", "");
-    sheet.put("processor time over floor", ours.as_secs_f64() / least.as_secs_f64(), "times", spread(&ratios, "times"));
-    let bars = [("cryptographic floor", least), ("gate", gate), ("relay", relay), ("admin and asker", admin)];
-    sheet.chart("processor time of one approval", "us", bars.map(|(name, time)| (name.to_owned(), us(time))).to_vec());
-    let latency = [("question to permit, median", 50), ("question to permit, p99", 99)].map(|(name, at)| (name.to_owned(), ms(percentile(&mut permitted, at))));
+    sheet.put(
+        "processor time over floor",
+        ours.as_secs_f64() / least.as_secs_f64(),
+        "times",
+        spread(&ratios, "times"),
+    );
+    let bars = [
+        ("cryptographic floor", least),
+        ("gate", gate),
+        ("relay", relay),
+        ("admin and asker", admin),
+    ];
+    sheet.chart(
+        "processor time of one approval",
+        "us",
+        bars.map(|(name, time)| (name.to_owned(), us(time))).to_vec(),
+    );
+    let latency = [("question to permit, median", 50), ("question to permit, p99", 99)]
+        .map(|(name, at)| (name.to_owned(), ms(percentile(&mut permitted, at))));
     sheet.chart("latency of one approval over loopback", "ms", latency.to_vec());
 }
 
@@ -99,7 +173,17 @@ async fn approve_all(folder: &Path, warm: usize, each: usize) -> Result<Vec<Roun
     let (relay, listening) = start(relay, &folder.join("relay.log"))?;
     let url = listening.rsplit(' ').next().unwrap_or_default().to_owned();
     let home = folder.join("gate");
-    init(Home::create(Some(home.clone()))?, Init { relay: url, name: "bench-gate".to_owned() }).await?.store.close().await;
+    init(
+        Home::create(Some(home.clone()))?,
+        Init {
+            relay: url,
+            name: "bench-gate".to_owned(),
+        },
+    )
+    .await?
+    .store
+    .close()
+    .await;
     let mut gate = Command::new(program("countersign"));
     gate.arg("--home").arg(&home).args(["gate", "serve"]);
     let (gate, _) = start(gate, &folder.join("gate.log"))?;
@@ -113,7 +197,8 @@ async fn approve_all(folder: &Path, warm: usize, each: usize) -> Result<Vec<Roun
         }
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            let (gate_before, relay_before, own_before) = (Spent::by(gate.0.id())?, Spent::by(relay.0.id())?, own_time());
+            let (gate_before, relay_before, own_before) =
+                (Spent::by(gate.0.id())?, Spent::by(relay.0.id())?, own_time());
             let mut round = Round::default();
             for _ in 0..each {
                 let (permitted, ended) = ask(&socket).await?;
@@ -138,7 +223,11 @@ async fn approve_all(folder: &Path, warm: usize, each: usize) -> Result<Vec<Roun
 
 /// Starts a process and reads its first line.
 fn start(mut command: Command, log: &Path) -> Result<(Running, String)> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(log)?).spawn()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(log)?)
+        .spawn()?;
     let mut running = Running(child);
     let stdout = running.0.stdout.take().context("an output")?;
     let mut line = String::new();
@@ -154,7 +243,9 @@ struct Connection {
 
 impl Connection {
     async fn open(socket: &Path, question: &Question) -> Result<Self> {
-        let mut connection = Self { stream: BufReader::new(UnixStream::connect(socket).await?) };
+        let mut connection = Self {
+            stream: BufReader::new(UnixStream::connect(socket).await?),
+        };
         connection.send(question).await?;
         Ok(connection)
     }
@@ -196,7 +287,10 @@ async fn ask(socket: &Path) -> Result<(Duration, Duration)> {
     loop {
         match connection.next().await? {
             Answer::Permitted { .. } => permitted = Some(began.elapsed()),
-            Answer::Ended { result: Ended::Ran(ran), .. } => {
+            Answer::Ended {
+                result: Ended::Ran(ran),
+                ..
+            } => {
                 ensure!(ran.exit == Exit::Code(0), "/bin/true failed");
                 return Ok((permitted.context("ended without a permit")?, began.elapsed()));
             }
@@ -209,10 +303,19 @@ async fn ask(socket: &Path) -> Result<(Duration, Duration)> {
 
 /// Pairs the one admin.
 async fn enrol(folder: &Path, socket: &Path) -> Result<Member> {
-    let invite = Question::Invite { person: "alice".to_owned(), role: Role::Admin, minutes: 10, quorum: None };
+    let invite = Question::Invite {
+        person: "alice".to_owned(),
+        role: Role::Admin,
+        minutes: 10,
+        quorum: None,
+    };
     let mut inviting = Connection::open(socket, &invite).await?;
-    let Answer::Invite { link, .. } = inviting.next().await? else { bail!("no invite") };
-    let mut member = Begun::read(&link)?.join(Home::create(Some(folder.join("alice")))?, "alice-laptop").await?;
+    let Answer::Invite { link, .. } = inviting.next().await? else {
+        bail!("no invite")
+    };
+    let mut member = Begun::read(&link)?
+        .join(Home::create(Some(folder.join("alice")))?, "alice-laptop")
+        .await?;
     let until = Instant::now() + PATIENCE;
     let mut confirmed = false;
     while !(member.enrolled() && member.in_group().await?) {
@@ -220,7 +323,9 @@ async fn enrol(folder: &Path, socket: &Path) -> Result<Member> {
         let woken = member.wait().await;
         for notice in member.take(woken).await? {
             if let (Notice::Code(device), false) = (notice, confirmed) {
-                let Answer::Code { code, .. } = inviting.next().await? else { bail!("no code") };
+                let Answer::Code { code, .. } = inviting.next().await? else {
+                    bail!("no code")
+                };
                 ensure!(code == device, "another code");
                 inviting.send(&Confirm { confirm: true }).await?;
                 confirmed = true;

@@ -36,17 +36,58 @@ pub fn measure(sheet: &mut Sheet, quick: bool) -> Result<()> {
     let (verified, bare) = best;
     let all = bare.statements + bare.checkpoints;
 
-    sheet.part(format!("audit verify of {many} entries, {} MiB", std::fs::metadata(&long)?.len() >> 20));
-    sheet.put("entries a second", many as f64 / verified.wall.as_secs_f64(), "1/s", "by the clock, one thread");
+    sheet.part(format!(
+        "audit verify of {many} entries, {} MiB",
+        std::fs::metadata(&long)?.len() >> 20
+    ));
+    sheet.put(
+        "entries a second",
+        many as f64 / verified.wall.as_secs_f64(),
+        "1/s",
+        "by the clock, one thread",
+    );
     sheet.put("processor time", verified.processor.as_secs_f64(), "s", "");
-    sheet.put("bare: signatures of statements", bare.statements.as_secs_f64(), "s", format!("verify_strict, {} times", bare.count));
-    sheet.put("bare: checkpoints quoted in decisions", bare.checkpoints.as_secs_f64(), "s", format!("verify_strict, {} times", bare.quoted));
-    sheet.put("over the statements' signatures", ratio(best), "times", spread(&ratios, "times"));
-    sheet.put("over all signatures", verified.processor.as_secs_f64() / all.as_secs_f64(), "times", "");
+    sheet.put(
+        "bare: signatures of statements",
+        bare.statements.as_secs_f64(),
+        "s",
+        format!("verify_strict, {} times", bare.count),
+    );
+    sheet.put(
+        "bare: checkpoints quoted in decisions",
+        bare.checkpoints.as_secs_f64(),
+        "s",
+        format!("verify_strict, {} times", bare.quoted),
+    );
+    sheet.put(
+        "over the statements' signatures",
+        ratio(best),
+        "times",
+        spread(&ratios, "times"),
+    );
+    sheet.put(
+        "over all signatures",
+        verified.processor.as_secs_f64() / all.as_secs_f64(),
+        "times",
+        "",
+    );
     sheet.put("peak memory", verified.peak as f64 / 1024.0, "MiB", "");
-    sheet.put(format!("peak memory at {few} entries"), small.peak as f64 / 1024.0, "MiB", "the same: it is read once and forgotten");
-    let bars = [("bare signatures of statements", bare.statements), ("bare signatures of all", all), ("audit verify", verified.processor)];
-    sheet.chart(format!("verifying {many} entries"), "s", bars.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).to_vec());
+    sheet.put(
+        format!("peak memory at {few} entries"),
+        small.peak as f64 / 1024.0,
+        "MiB",
+        "the same: it is read once and forgotten",
+    );
+    let bars = [
+        ("bare signatures of statements", bare.statements),
+        ("bare signatures of all", all),
+        ("audit verify", verified.processor),
+    ];
+    sheet.chart(
+        format!("verifying {many} entries"),
+        "s",
+        bars.map(|(name, time)| (name.to_owned(), time.as_secs_f64())).to_vec(),
+    );
     Ok(())
 }
 
@@ -62,7 +103,11 @@ fn verify(file: &Path) -> Result<Verified> {
     let before = Spent::by(std::process::id())?.children;
     let began = Instant::now();
     let mut command = Command::new(program("countersign"));
-    command.args(["audit", "verify"]).arg(file).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(["audit", "verify"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let mut running = Running(command.spawn()?);
     let mut peak = 0;
     let status = loop {
@@ -89,7 +134,15 @@ struct Bare {
 
 impl Bare {
     fn measure(file: &Path) -> Result<Self> {
-        let (mut bare, mut keys) = (Self { statements: Duration::ZERO, count: 0, checkpoints: Duration::ZERO, quoted: 0 }, Keys::default());
+        let (mut bare, mut keys) = (
+            Self {
+                statements: Duration::ZERO,
+                count: 0,
+                checkpoints: Duration::ZERO,
+                quoted: 0,
+            },
+            Keys::default(),
+        );
         let mut file = BufReader::new(File::open(file)?).lines();
         file.next().context("a first line")??;
         // In pieces: the whole file needn't fit the memory.
@@ -110,9 +163,14 @@ impl Bare {
     }
 
     fn check(&mut self, statements: &mut Vec<Signed>, checkpoints: &mut Vec<Signed>) {
-        for (signed, time, count) in [(statements, &mut self.statements, &mut self.count), (checkpoints, &mut self.checkpoints, &mut self.quoted)] {
+        for (signed, time, count) in [
+            (statements, &mut self.statements, &mut self.count),
+            (checkpoints, &mut self.checkpoints, &mut self.quoted),
+        ] {
             let began = thread_time();
-            let good = signed.iter().all(|(key, message, signature)| key.verify_strict(message, signature).is_ok());
+            let good = signed
+                .iter()
+                .all(|(key, message, signature)| key.verify_strict(message, signature).is_ok());
             *time += thread_time() - began;
             assert!(good, "a bad signature");
             *count += signed.len();
@@ -132,7 +190,9 @@ struct Keys {
 impl Keys {
     /// The parts of a statement, and of the checkpoint that it quotes.
     fn read(&mut self, text: &str) -> Option<(Signed, Option<Signed>)> {
-        let (kind, rest) = text.strip_prefix(r#""payloadType":""#)?.split_once(r#"","payload":""#)?;
+        let (kind, rest) = text
+            .strip_prefix(r#""payloadType":""#)?
+            .split_once(r#"","payload":""#)?;
         let (payload, rest) = rest.split_once(r#"","signatures":[{"keyid":""#)?;
         let (keyid, rest) = rest.split_once(r#"","sig":""#)?;
         let signature = signature(rest.split('"').next()?, 0)?;
@@ -154,12 +214,15 @@ impl Keys {
     fn key(&mut self, text: &str) -> Option<VerifyingKey> {
         if !self.known.contains_key(text) {
             let party: PartyId = text.parse().ok()?;
-            self.known.insert(text.to_owned(), VerifyingKey::from_bytes(party.as_bytes()).ok()?);
+            self.known
+                .insert(text.to_owned(), VerifyingKey::from_bytes(party.as_bytes()).ok()?);
         }
         self.known.get(text).copied()
     }
 }
 
 fn signature(text: &str, skip: usize) -> Option<Signature> {
-    Some(Signature::from_bytes(STANDARD.decode(text).ok()?.get(skip..)?.try_into().ok()?))
+    Some(Signature::from_bytes(
+        STANDARD.decode(text).ok()?.get(skip..)?.try_into().ok()?,
+    ))
 }

@@ -30,7 +30,11 @@ pub struct Sheet {
 
 impl Sheet {
     pub fn new(machine: Vec<(String, String)>) -> Self {
-        Self { machine, parts: Vec::new(), charts: Vec::new() }
+        Self {
+            machine,
+            parts: Vec::new(),
+            charts: Vec::new(),
+        }
     }
 
     /// Begins a part of the table.
@@ -39,14 +43,23 @@ impl Sheet {
     }
 
     pub fn put(&mut self, name: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
-        let figure = Figure { name: name.into(), value, unit, note: note.into() };
+        let figure = Figure {
+            name: name.into(),
+            value,
+            unit,
+            note: note.into(),
+        };
         if let Some((_, figures)) = self.parts.last_mut() {
             figures.push(figure);
         }
     }
 
     pub fn chart(&mut self, title: impl Into<String>, unit: &'static str, bars: Vec<(String, f64)>) {
-        self.charts.push(Chart { title: title.into(), unit, bars });
+        self.charts.push(Chart {
+            title: title.into(),
+            unit,
+            bars,
+        });
     }
 
     pub fn text(&self) -> String {
@@ -56,7 +69,13 @@ impl Sheet {
         }
         for (title, figures) in &self.parts {
             let _ = writeln!(text, "\n{title}");
-            for Figure { name, value, unit, note } in figures {
+            for Figure {
+                name,
+                value,
+                unit,
+                note,
+            } in figures
+            {
                 let line = format!("  {name:<46} {:>11} {unit:<10} {note}", short(*value));
                 let _ = writeln!(text, "{}", line.trim_end());
             }
@@ -72,7 +91,11 @@ impl Sheet {
                 .collect();
             json!({"title": title, "figures": figures})
         };
-        let machine: serde_json::Map<_, _> = self.machine.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let machine: serde_json::Map<_, _> = self
+            .machine
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into()))
+            .collect();
         let parts: Vec<_> = self.parts.iter().map(part).collect();
         format!("{}\n", json!({"v": 1, "machine": machine, "parts": parts}))
     }
@@ -84,20 +107,47 @@ impl Sheet {
         let mut y = 30;
         for Chart { title, unit, bars } in &self.charts {
             let most = bars.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-            let _ = writeln!(body, "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{}</text>", plain(title));
+            let _ = writeln!(
+                body,
+                "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{}</text>",
+                plain(title)
+            );
             y += 12;
             for (name, value) in bars {
                 let width = if most > 0.0 { value / most * 330.0 } else { 0.0 };
                 let middle = y + 14;
-                let _ = writeln!(body, "<text x=\"290\" y=\"{middle}\" text-anchor=\"end\">{}</text>", plain(name));
-                let _ = writeln!(body, "<rect x=\"300\" y=\"{}\" width=\"{width:.1}\" height=\"16\" fill=\"#4a7a9c\"/>", y + 2);
-                let _ = writeln!(body, "<text x=\"{:.1}\" y=\"{middle}\">{} {unit}</text>", 306.0 + width, short(*value));
+                let _ = writeln!(
+                    body,
+                    "<text x=\"290\" y=\"{middle}\" text-anchor=\"end\">{}</text>",
+                    plain(name)
+                );
+                let _ = writeln!(
+                    body,
+                    "<rect x=\"300\" y=\"{}\" width=\"{width:.1}\" height=\"16\" fill=\"#4a7a9c\"/>",
+                    y + 2
+                );
+                let _ = writeln!(
+                    body,
+                    "<text x=\"{:.1}\" y=\"{middle}\">{} {unit}</text>",
+                    306.0 + width,
+                    short(*value)
+                );
                 y += BAR;
             }
             y += 30;
         }
-        let machine = self.machine.iter().take(3).map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(body, "<text x=\"10\" y=\"{y}\" fill=\"#666\">{}</text>", plain(&machine));
+        let machine = self
+            .machine
+            .iter()
+            .take(3)
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let _ = writeln!(
+            body,
+            "<text x=\"10\" y=\"{y}\" fill=\"#666\">{}</text>",
+            plain(&machine)
+        );
         let height = y + 15;
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
@@ -138,6 +188,8 @@ pub fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
 
 /// The smallest and the largest, as words: how much the rounds differ.
 pub fn spread(rounds: &[f64], unit: &str) -> String {
-    let (least, most) = rounds.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
+    let (least, most) = rounds.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
+        (least.min(*value), most.max(*value))
+    });
     format!("rounds from {} to {} {unit}", short(least), short(most))
 }

@@ -47,7 +47,15 @@ impl Floor {
             verify: each(|| assert!(public.verify_strict(&message, &signature).is_ok())),
             encrypt,
             decrypt,
-            seal: each(|| drop(std::hint::black_box(seal(&secret.key(), &mailbox, Content::Mls, &message, &mut OsRng)))),
+            seal: each(|| {
+                drop(std::hint::black_box(seal(
+                    &secret.key(),
+                    &mailbox,
+                    Content::Mls,
+                    &message,
+                    &mut OsRng,
+                )))
+            }),
             open: each(|| assert!(open(&secret, &mailbox, &envelope).is_ok())),
         })
     }
@@ -70,11 +78,17 @@ fn each(mut call: impl FnMut()) -> Duration {
 fn group(message: &[u8]) -> Result<(Duration, Duration)> {
     let (mut gate_mls, mut mls) = (Mls::new([]), Mls::new([]));
     let (gate_key, key) = (LeafKey::generate(), LeafKey::generate());
-    let (gate, party) = (Identity::generate(&mut OsRng).party(), Identity::generate(&mut OsRng).party());
+    let (gate, party) = (
+        Identity::generate(&mut OsRng).party(),
+        Identity::generate(&mut OsRng).party(),
+    );
     let mut gates = Group::create(&mut gate_mls, &gate_key, gate, [0; 32])?;
     let package = key_package(&mut mls, &key, party)?;
     let change = gates.change(&mut gate_mls, &gate_key, &[package], &[], [1; 32])?;
-    let own = Leaf { party, leaf: key.public() };
+    let own = Leaf {
+        party,
+        leaf: key.public(),
+    };
     let mut members = Group::join(&mut mls, &own, &gate, &change.welcome.context("a welcome")?)?;
     let nobody = |_: &[u8; 32]| None::<Membership>;
     let (mut encrypts, mut decrypts) = (Vec::new(), Vec::new());
@@ -85,7 +99,10 @@ fn group(message: &[u8]) -> Result<(Duration, Duration)> {
         let received = members.receive(&mut mls, &sealed, &nobody)?;
         encrypts.push(between - began);
         decrypts.push(thread_time() - between);
-        ensure!(matches!(received, Received::Message { .. }), "a message that isn't opened");
+        ensure!(
+            matches!(received, Received::Message { .. }),
+            "a message that isn't opened"
+        );
     }
     encrypts.sort();
     decrypts.sort();

@@ -12,11 +12,17 @@ use rustix::time::{ClockId, clock_gettime};
 /// Which machine, which versions: as pairs of name and value.
 pub fn describe() -> Result<Vec<(String, String)>> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;
     let compiler = Command::new(env!("CARGO")).arg("--version").output();
-    let compiler = compiler.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let compiler = compiler.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    );
     let pairs = [
         ("processor", model.trim_start_matches(['\t', ':', ' ']).to_owned()),
         ("cores", std::thread::available_parallelism()?.to_string()),
@@ -24,7 +30,10 @@ pub fn describe() -> Result<Vec<(String, String)>> {
         ("load before", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
         ("compiler", compiler),
         ("countersign", env!("CARGO_PKG_VERSION").to_owned()),
-        ("profile", if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned()),
+        (
+            "profile",
+            if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+        ),
     ];
     Ok(pairs.map(|(name, value)| (name.to_owned(), value)).to_vec())
 }
@@ -41,7 +50,10 @@ pub fn own_time() -> Duration {
 
 fn of(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+    Duration::new(
+        time.tv_sec.try_into().unwrap_or(0),
+        time.tv_nsec.try_into().unwrap_or(0),
+    )
 }
 
 /// Processor time of a process, user and system: its own, and that of its children that have ended.
@@ -57,13 +69,24 @@ impl Spent {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The name, in brackets, may hold spaces.
         let (_, rest) = stat.rsplit_once(')').context("a process's stat")?;
-        let fields: Vec<u64> = rest.split_whitespace().skip(11).take(4).map(|field| field.parse().unwrap_or(0)).collect();
+        let fields: Vec<u64> = rest
+            .split_whitespace()
+            .skip(11)
+            .take(4)
+            .map(|field| field.parse().unwrap_or(0))
+            .collect();
         let ticks = |at: usize| Duration::from_millis(10) * u32::try_from(fields[at] + fields[at + 1]).unwrap_or(0);
-        Ok(Self { own: ticks(0), children: ticks(2) })
+        Ok(Self {
+            own: ticks(0),
+            children: ticks(2),
+        })
     }
 
     pub fn since(self, before: Self) -> Self {
-        Self { own: self.own - before.own, children: self.children - before.children }
+        Self {
+            own: self.own - before.own,
+            children: self.children - before.children,
+        }
     }
 }
 

@@ -39,7 +39,12 @@ pub fn gate() -> Identity {
 /// Its first roster.
 pub fn genesis() -> Result<Verified<Roster>> {
     let relays = vec!["wss://relay.example.org".parse()?];
-    let roster = Roster::genesis(device(&gate(), 1, "gate")?, Quorum { command: 1, roster: 1 }, relays, time(BEGINNING)?);
+    let roster = Roster::genesis(
+        device(&gate(), 1, "gate")?,
+        Quorum { command: 1, roster: 1 },
+        relays,
+        time(BEGINNING)?,
+    );
     Ok(sign(&gate(), roster)?)
 }
 
@@ -82,7 +87,13 @@ impl<'a> Author<'a> {
         let mut log = Log::new();
         log.append(genesis.signed().as_bytes());
         let now = genesis.created.millis();
-        Self { gate, admins: [2, 3, 4].map(|seed| Identity::from_bytes(&[seed; 32])), roster: genesis, log, now }
+        Self {
+            gate,
+            admins: [2, 3, 4].map(|seed| Identity::from_bytes(&[seed; 32])),
+            roster: genesis,
+            log,
+            now,
+        }
     }
 
     /// The gate's word for what is written so far.
@@ -104,7 +115,11 @@ impl<'a> Author<'a> {
     fn enrol(&mut self, each: &mut impl FnMut(Written<'_>) -> Result<()>) -> Result<()> {
         let mut contents = self.roster.contents();
         for (at, (name, admin)) in ["alice", "bob", "carol"].into_iter().zip(&self.admins).enumerate() {
-            contents = contents.with_device(name.parse()?, Role::Admin, device(admin, at as u8 + 2, &format!("{name}-phone"))?)?;
+            contents = contents.with_device(
+                name.parse()?,
+                Role::Admin,
+                device(admin, at as u8 + 2, &format!("{name}-phone"))?,
+            )?;
         }
         let contents = contents.with(&Change::Quorum(Quorum { command: 2, roster: 2 }))?;
         self.now += 1000;
@@ -142,22 +157,48 @@ impl<'a> Author<'a> {
         if entries < 4 {
             return Ok(());
         }
-        let Verdict::Open(permit) = decide(&request, &decisions, &self.roster, time(self.now)?) else { bail!("not open") };
+        let Verdict::Open(permit) = decide(&request, &decisions, &self.roster, time(self.now)?) else {
+            bail!("not open")
+        };
         let permit = sign(self.gate, permit.statement(time(self.now)?))?;
         self.append(&permit, "permit", each)?;
         if entries < CYCLE {
             return Ok(());
         }
         self.now += 1200;
-        let stream = |text: &str| Stream { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 };
-        let ran = Ran { exit: Exit::Code(0), stdout: stream("done\n"), stderr: stream(""), wall_ms: 1200, stopped: None };
-        let outcome = Outcome { request: request.digest(), permit: Some(permit.digest()), result: Ended::Ran(ran), time: time(self.now)? };
+        let stream = |text: &str| Stream {
+            sha256: Digest::of(text.as_bytes()),
+            bytes: text.len() as u64,
+        };
+        let ran = Ran {
+            exit: Exit::Code(0),
+            stdout: stream("done\n"),
+            stderr: stream(""),
+            wall_ms: 1200,
+            stopped: None,
+        };
+        let outcome = Outcome {
+            request: request.digest(),
+            permit: Some(permit.digest()),
+            result: Ended::Ran(ran),
+            time: time(self.now)?,
+        };
         self.append(&sign(self.gate, outcome)?, "outcome", each)
     }
 
-    fn append<T: Payload>(&mut self, statement: &Verified<T>, kind: &'static str, each: &mut impl FnMut(Written<'_>) -> Result<()>) -> Result<()> {
+    fn append<T: Payload>(
+        &mut self,
+        statement: &Verified<T>,
+        kind: &'static str,
+        each: &mut impl FnMut(Written<'_>) -> Result<()>,
+    ) -> Result<()> {
         let index = self.log.append(statement.signed().as_bytes());
-        each(Written { index, digest: statement.digest(), kind, statement: statement.signed() })
+        each(Written {
+            index,
+            digest: statement.digest(),
+            kind,
+            statement: statement.signed(),
+        })
     }
 
     fn request(&self, index: u64) -> Result<Request> {
@@ -165,12 +206,24 @@ impl<'a> Author<'a> {
         let mut nonce = [0; 16];
         nonce[8..].copy_from_slice(&index.to_be_bytes());
         let command = Command {
-            executable: Executable { path: bytes("/usr/bin/git")?, sha256: Digest::of(b"git") },
-            argv: ["git", "push", "origin", &format!("v1.{index}")].into_iter().map(bytes).collect::<Result<_, _>>()?,
-            env: vec![(bytes("LANG")?, bytes("C.UTF-8")?), (bytes("PATH")?, bytes("/usr/local/bin:/usr/bin:/bin")?)],
+            executable: Executable {
+                path: bytes("/usr/bin/git")?,
+                sha256: Digest::of(b"git"),
+            },
+            argv: ["git", "push", "origin", &format!("v1.{index}")]
+                .into_iter()
+                .map(bytes)
+                .collect::<Result<_, _>>()?,
+            env: vec![
+                (bytes("LANG")?, bytes("C.UTF-8")?),
+                (bytes("PATH")?, bytes("/usr/local/bin:/usr/bin:/bin")?),
+            ],
             directory: bytes("/srv/site")?,
             stdin: Stdin::None,
-            limits: Limits { wall_ms: 30_000, output_bytes: 1 << 26 },
+            limits: Limits {
+                wall_ms: 30_000,
+                output_bytes: 1 << 26,
+            },
             uid: 1000,
         };
         Ok(Request {
@@ -182,7 +235,12 @@ impl<'a> Author<'a> {
             class: Class::Command,
             need: self.roster.quorum.of(Class::Command),
             action: Action::Command(command),
-            asked_by: AskedBy { agent: "builder".parse()?, user: Some(Text::new("Maria")?), conversation: None, platform: None },
+            asked_by: AskedBy {
+                agent: "builder".parse()?,
+                user: Some(Text::new("Maria")?),
+                conversation: None,
+                platform: None,
+            },
             reason: Text::new("the release is ready and its tests are green")?,
             created: time(self.now)?,
             expires: time(self.now + 600_000)?,
@@ -195,6 +253,11 @@ fn time(millis: u64) -> Result<Time> {
 }
 
 fn device(identity: &Identity, leaf: u8, name: &str) -> Result<Verified<Device>> {
-    let device = Device { party: identity.party(), leaf: LeafKey([leaf; 32]), name: name.parse()?, created: time(BEGINNING)? };
+    let device = Device {
+        party: identity.party(),
+        leaf: LeafKey([leaf; 32]),
+        name: name.parse()?,
+        created: time(BEGINNING)?,
+    };
     Ok(sign(identity, device)?)
 }

@@ -63,7 +63,11 @@ impl Heard {
         let mut state = self.inner.0.lock().unwrap();
         while !state.ended {
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "it doesn't end: {}", String::from_utf8_lossy(&state.bytes));
+            assert!(
+                !left.is_zero(),
+                "it doesn't end: {}",
+                String::from_utf8_lossy(&state.bytes)
+            );
             state = self.inner.1.wait_timeout(state, left).unwrap().0;
         }
         state.bytes.clone()

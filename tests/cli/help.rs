@@ -16,9 +16,16 @@ fn collect(words: &[&str], folder: &Path, found: &mut BTreeMap<String, String>) 
     let help = ended(command(words[0], folder).args(&words[1..]).arg("--help"));
     assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{words:?}");
     let text = help.text().to_owned();
-    let listed = text.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or_default());
-    let subcommands = listed.lines().filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
-    for name in subcommands.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help") {
+    let listed = text
+        .split_once("Commands:\n")
+        .map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or_default());
+    let subcommands = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+    for name in subcommands
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| *name != "help")
+    {
         collect(&[words, &[name]].concat(), folder, found);
     }
     found.insert(format!("{}.txt", words.join("-")), text);
@@ -34,13 +41,22 @@ fn the_help_of_every_command_is_as_it_was_read() {
     if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
         fs::remove_dir_all(GOLDEN).unwrap();
         fs::create_dir(GOLDEN).unwrap();
-        found.iter().for_each(|(name, text)| fs::write(Path::new(GOLDEN).join(name), text).unwrap());
+        found
+            .iter()
+            .for_each(|(name, text)| fs::write(Path::new(GOLDEN).join(name), text).unwrap());
     }
-    let mut kept: Vec<String> = fs::read_dir(GOLDEN).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let mut kept: Vec<String> = fs::read_dir(GOLDEN)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
     kept.sort();
     assert_eq!(kept, found.keys().cloned().collect::<Vec<_>>());
     for (name, text) in found {
-        assert_eq!(fs::read_to_string(Path::new(GOLDEN).join(&name)).unwrap(), text, "{name}");
+        assert_eq!(
+            fs::read_to_string(Path::new(GOLDEN).join(&name)).unwrap(),
+            text,
+            "{name}"
+        );
     }
 }
 

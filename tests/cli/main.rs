@@ -4,8 +4,8 @@
 mod audit;
 mod demo;
 mod errors;
-mod help;
 mod hear;
+mod help;
 mod json;
 mod pipes;
 mod run;

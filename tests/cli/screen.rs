@@ -26,10 +26,21 @@ impl Screen {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
-        tcsetwinsize(&master, Winsize { ws_row: 60, ws_col: 240, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        tcsetwinsize(
+            &master,
+            Winsize {
+                ws_row: 60,
+                ws_col: 240,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            },
+        )
+        .unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let name = OsStr::from_bytes(name.to_bytes());
-        let slave = || File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap());
+        let slave = || {
+            File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap())
+        };
         // A session leader with this terminal as its controlling one takes two calls between fork and exec, which safe Rust doesn't have.
         let mut child = Command::new("setsid");
         child.arg("--ctty").arg(command.get_program()).args(command.get_args());
@@ -38,7 +49,12 @@ impl Screen {
         child.env("TERM", "dumb");
         let child = child.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
         let heard = Heard::listen(File::from(master.try_clone().unwrap()));
-        Self { child, keys: File::from(master), heard, read: 0 }
+        Self {
+            child,
+            keys: File::from(master),
+            heard,
+            read: 0,
+        }
     }
 
     /// Types a line.
@@ -53,7 +69,9 @@ impl Screen {
 
     /// Waits until this is shown, and returns everything that was new up to it.
     pub fn shows(&mut self, text: &str) -> String {
-        let found = self.heard.wait(self.read, |bytes| position(bytes, text.as_bytes()).map(|at| bytes[..at + text.len()].to_vec()));
+        let found = self.heard.wait(self.read, |bytes| {
+            position(bytes, text.as_bytes()).map(|at| bytes[..at + text.len()].to_vec())
+        });
         let found = found.unwrap_or_else(|| panic!("{text:?} isn't shown:\n{}", self.heard.so_far()));
         self.read += found.len();
         plain(&found)
@@ -73,7 +91,12 @@ impl Screen {
 
     /// Takes a line as read.
     pub fn next_line(&mut self) {
-        let length = self.heard.wait(self.read, |bytes| bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1)).unwrap();
+        let length = self
+            .heard
+            .wait(self.read, |bytes| {
+                bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
+            })
+            .unwrap();
         self.read += length;
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use countersign_tests::program::program;
 use tempfile::TempDir;
@@ -20,7 +20,10 @@ pub fn command(name: &str, folder: &Path) -> Command {
 /// Takes away what would change a session.
 pub fn clean(command: &mut Command, folder: &Path) {
     command.env_clear().current_dir(folder).env("HOME", folder);
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+    command.env(
+        "PATH",
+        std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()),
+    );
 }
 
 /// A process that talks, ended with this.
@@ -48,10 +51,21 @@ impl Ended {
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stdout = Heard::listen(child.stdout.take().unwrap());
         let stderr = Heard::listen(child.stderr.take().unwrap());
-        Self { stdin: child.stdin.take(), child, stdout, stderr, read: 0 }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            stdout,
+            stderr,
+            read: 0,
+        }
     }
 
     pub fn types(&mut self, line: &str) {
@@ -72,15 +86,31 @@ impl Process {
         let found = heard.wait(0, |bytes| {
             let text = String::from_utf8_lossy(bytes);
             let (whole, _) = text.rsplit_once('\n')?;
-            whole.lines().find_map(|line| line.strip_prefix(beginning)).map(str::to_owned)
+            whole
+                .lines()
+                .find_map(|line| line.strip_prefix(beginning))
+                .map(str::to_owned)
         });
-        found.unwrap_or_else(|| panic!("no line {beginning:?}:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far()))
+        found.unwrap_or_else(|| {
+            panic!(
+                "no line {beginning:?}:\n{}\n{}",
+                self.stdout.so_far(),
+                self.stderr.so_far()
+            )
+        })
     }
 
     /// Waits for this text on stderr after the last one that was waited for: prompts come again and again.
     pub fn prompts(&mut self, text: &str) {
         let found = self.stderr.wait(self.read, |bytes| position(bytes, text.as_bytes()));
-        self.read += text.len() + found.unwrap_or_else(|| panic!("no prompt {text:?}:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far()));
+        self.read += text.len()
+            + found.unwrap_or_else(|| {
+                panic!(
+                    "no prompt {text:?}:\n{}\n{}",
+                    self.stdout.so_far(),
+                    self.stderr.so_far()
+                )
+            });
     }
 
     /// Sends a signal to it alone.
@@ -93,7 +123,11 @@ impl Process {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.to_end(), self.stderr.to_end());
         let status = self.child.wait().unwrap();
-        Ended { code: status.code().unwrap_or(-1), stdout, stderr: String::from_utf8(stderr).unwrap() }
+        Ended {
+            code: status.code().unwrap_or(-1),
+            stdout,
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
     }
 }
 
@@ -106,8 +140,7 @@ impl Drop for Process {
 
 /// Runs something to its end, without anybody at its input.
 pub fn ended(command: &mut Command) -> Ended {
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
-    Ended { code: status.code().unwrap_or(-1), stdout, stderr: String::from_utf8(stderr).unwrap() }
+    Process::start(command).end()
 }
 
 /// Relay, gate, admins.
@@ -124,11 +157,25 @@ impl Site {
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("countersign-terminal-").unwrap();
         let store = folder.path().join("relay.db");
-        let relay = Process::start(command("countersign-relay", folder.path()).args(["--listen", "127.0.0.1:0", "--store"]).arg(store));
+        let relay = Process::start(
+            command("countersign-relay", folder.path())
+                .args(["--listen", "127.0.0.1:0", "--store"])
+                .arg(store),
+        );
         let url = relay.says("listening on ");
-        let mut site = Self { folder, relay, gate: None, url, admins: Vec::new() };
+        let mut site = Self {
+            folder,
+            relay,
+            gate: None,
+            url,
+            admins: Vec::new(),
+        };
         let url = site.url.clone();
-        assert_eq!(site.gate(&["gate", "init", "--name", "build-host", "--relay", &url]).code, 0);
+        assert_eq!(
+            site.gate(&["gate", "init", "--name", "build-host", "--relay", &url])
+                .code,
+            0
+        );
         site.serve();
         site
     }
@@ -185,7 +232,11 @@ impl Site {
         inviting.types("y");
         let invited = inviting.end();
         assert_eq!(invited.code, 0, "{invited:?}");
-        let request = invited.text().lines().find_map(|line| line.strip_prefix("request ")).map(|line| line[..8].to_owned());
+        let request = invited
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix("request "))
+            .map(|line| line[..8].to_owned());
         if let Some(request) = request {
             let need = self.need();
             for admin in &self.admins[..need] {
@@ -200,7 +251,8 @@ impl Site {
 
     /// How many must approve a change of the roster.
     fn need(&self) -> usize {
-        let roster: serde_json::Value = serde_json::from_slice(&self.gate(&["--json", "roster", "show"]).stdout).unwrap();
+        let roster: serde_json::Value =
+            serde_json::from_slice(&self.gate(&["--json", "roster", "show"]).stdout).unwrap();
         usize::try_from(roster["roster"]["quorum"]["roster"].as_u64().unwrap()).unwrap()
     }
 
@@ -238,11 +290,19 @@ pub fn fails(ended: &Ended, code: i32, error: &str, hint: &str) {
 /// Whether a text is like a pattern in which `…` stands for anything within a line.
 pub fn like(text: &str, pattern: &str) -> bool {
     let mut pieces = pattern.split('…');
-    let Some(mut rest) = text.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let Some(mut rest) = text.strip_prefix(pieces.next().unwrap_or_default()) else {
+        return false;
+    };
     let mut pieces = pieces.peekable();
     while let Some(piece) = pieces.next() {
-        let at = if pieces.peek().is_none() { rest.len().checked_sub(piece.len()).filter(|_| rest.ends_with(piece)) } else { rest.find(piece) };
-        let Some(at) = at.filter(|at| !rest[..*at].contains('\n')) else { return false };
+        let at = if pieces.peek().is_none() {
+            rest.len().checked_sub(piece.len()).filter(|_| rest.ends_with(piece))
+        } else {
+            rest.find(piece)
+        };
+        let Some(at) = at.filter(|at| !rest[..*at].contains('\n')) else {
+            return false;
+        };
         rest = &rest[at + piece.len()..];
     }
     rest.is_empty()

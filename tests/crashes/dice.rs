@@ -8,8 +8,15 @@ pub(crate) struct Dice(u64);
 impl Dice {
     /// Thrown from the seed in the environment, or a new one; says which.
     pub(crate) fn of(test: &str) -> Self {
-        let fresh = || std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos().into());
-        let seed = std::env::var("COUNTERSIGN_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh);
+        let fresh = || {
+            std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |since| since.subsec_nanos().into())
+        };
+        let seed = std::env::var("COUNTERSIGN_CRASH_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(fresh);
         println!("{test}: COUNTERSIGN_CRASH_SEED={seed}");
         Self(seed)
     }

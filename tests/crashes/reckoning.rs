@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::io::BufReader;
 use std::path::Path;
 
+use approval::Digest;
 use approval::action::Action;
 use approval::export::{Expect, ExportReader, Next, Summary};
 use approval::outcome::{Ended, Exit};
 use approval::statement::Statement;
-use approval::Digest;
 
 use crate::stream::{Told, mark};
 
@@ -37,11 +37,16 @@ fn read(export: &[u8]) -> (HashMap<String, Entry>, Summary) {
         };
         match entry.statement().get() {
             Statement::Request(request) => {
-                let Action::Command(command) = &request.action else { continue };
+                let Action::Command(command) = &request.action else {
+                    continue;
+                };
                 let last = command.argv.last().expect("a command has arguments").as_bytes();
                 let name = String::from_utf8_lossy(last).trim_end_matches(".XXXXXX").to_owned();
                 names.insert(entry.statement().digest(), name.clone());
-                assert!(commands.insert(name.clone(), Entry::default()).is_none(), "{name} was asked once and is two requests");
+                assert!(
+                    commands.insert(name.clone(), Entry::default()).is_none(),
+                    "{name} was asked once and is two requests"
+                );
             }
             Statement::Permit(permit) => {
                 if let Some(name) = names.get(&permit.request) {
@@ -69,14 +74,34 @@ fn runs(marks: &Path) -> HashMap<String, usize> {
     runs
 }
 
+/// Holds a copy that may be behind against the gate's transcript, entry by entry.
+pub(crate) fn is_beginning(copy: &[u8], gate: &[u8]) -> bool {
+    let entries = |export: &[u8]| -> Vec<Vec<u8>> {
+        let lines = export
+            .split(|byte| *byte == b'\n')
+            .filter(|line| line.starts_with(b"{\"index\":"));
+        lines.map(<[u8]>::to_vec).collect()
+    };
+    let (copy, gate) = (entries(copy), entries(gate));
+    !copy.is_empty() && gate.starts_with(&copy)
+}
+
 /// Holds everything against everything. `gate` and `admin` are their exports, after everything came to rest.
 pub(crate) fn reckon(told: &[Told], marks: &Path, gate: &[u8], admin: &[u8]) -> Reckoning {
-    assert!(gate == admin, "the admin's copy isn't the gate's transcript:\n{}\n{}", String::from_utf8_lossy(gate), String::from_utf8_lossy(admin));
+    assert!(
+        gate == admin,
+        "the admin's copy isn't the gate's transcript:\n{}\n{}",
+        String::from_utf8_lossy(gate),
+        String::from_utf8_lossy(admin)
+    );
     let (commands, summary) = read(gate);
     let runs = runs(marks);
     for (name, count) in &runs {
         assert_eq!(*count, 1, "{name} ran {count} times");
-        assert!(commands.get(name).is_some_and(|entry| entry.permitted), "{name} ran without a permit in the transcript");
+        assert!(
+            commands.get(name).is_some_and(|entry| entry.permitted),
+            "{name} ran without a permit in the transcript"
+        );
     }
     let mut unheard = 0;
     for told in told {
@@ -87,7 +112,13 @@ pub(crate) fn reckon(told: &[Told], marks: &Path, gate: &[u8], admin: &[u8]) -> 
         if !told.pending {
             // The gate was away, or went before it could say that it had taken the request: then nobody would take the output, and it isn't run.
             assert_eq!(told.code, Some(125), "{context}");
-            let fine = matches!(entry, None | Some(Entry { ended: None | Some(Ended::Expired(_) | Ended::Unknown(_)), .. }));
+            let fine = matches!(
+                entry,
+                None | Some(Entry {
+                    ended: None | Some(Ended::Expired(_) | Ended::Unknown(_)),
+                    ..
+                })
+            );
             assert!(fine, "{context}");
             unheard += usize::from(entry.is_some());
             continue;
@@ -106,6 +137,10 @@ pub(crate) fn reckon(told: &[Told], marks: &Path, gate: &[u8], admin: &[u8]) -> 
             other => panic!("{other:?}: {context}"),
         }
     }
-    assert_eq!(commands.len(), told.iter().filter(|told| told.pending).count() + unheard, "requests that nobody asked");
+    assert_eq!(
+        commands.len(),
+        told.iter().filter(|told| told.pending).count() + unheard,
+        "requests that nobody asked"
+    );
     Reckoning { summary, unheard }
 }

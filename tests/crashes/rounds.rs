@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use countersign_tests::process::{World, until};
 
 use crate::dice::Dice;
-use crate::reckoning::{Reckoning, reckon};
+use crate::reckoning::{Reckoning, is_beginning, reckon};
 use crate::stream::Stream;
 
 /// How long after something happened the blow falls, at most.
@@ -18,6 +18,9 @@ const ASKERS: usize = 3;
 /// Whoever tries again waits twice as long after each connection that was short. A relay that dies every second would soon be waited for half a minute;
 /// after so many of its deaths the others are restarted in good order.
 const RELAY_DEATHS: u64 = 3;
+
+/// After so many rounds both transcripts are looked at while everything goes on; they are in any case at the end.
+const LOOK: u64 = 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Victim {
@@ -45,7 +48,9 @@ impl Victim {
 }
 
 fn rounds() -> u64 {
-    let asked = std::env::var("COUNTERSIGN_CRASH_ROUNDS").ok().map(|rounds| rounds.parse().expect("COUNTERSIGN_CRASH_ROUNDS is a number"));
+    let asked = std::env::var("COUNTERSIGN_CRASH_ROUNDS")
+        .ok()
+        .map(|rounds| rounds.parse().expect("COUNTERSIGN_CRASH_ROUNDS is a number"));
     asked.unwrap_or(if std::env::var_os("CI").is_some() { 200 } else { 15 })
 }
 
@@ -71,7 +76,17 @@ fn survive(victim: Victim) -> Reckoning {
         }
         victim.begin(&mut world);
         let since = stream.next();
-        until("a command ran that was asked for after the crash", || stream.has_run_since(since));
+        until("a command ran that was asked for after the crash", || {
+            stream.has_run_since(since)
+        });
+        if round % LOOK == 0 {
+            // In this order: the copy may be behind, never ahead.
+            let (copy, gate) = (world.admin.export(), world.gate.export());
+            assert!(
+                is_beginning(&copy, &gate),
+                "round {round}: the admin's copy isn't the beginning of the gate's transcript"
+            );
+        }
         if victim == Victim::Relay && round % RELAY_DEATHS == 0 {
             assert!(world.gate.stop().success() && world.admin.stop().success());
             world.gate.start();
@@ -84,7 +99,12 @@ fn survive(victim: Victim) -> Reckoning {
     world.settle(unheard as u64);
     assert!(world.admin.stop().success() && world.gate.stop().success() && world.relay.stop().success());
     let reckoning = reckon(&told, &marks, &world.gate.export(), &world.admin.export());
-    println!("{victim:?}: {rounds} rounds in {took:?}, {} asked, {:?}, {} unheard", told.len(), reckoning.summary.requests, reckoning.unheard);
+    println!(
+        "{victim:?}: {rounds} rounds in {took:?}, {} asked, {:?}, {} unheard",
+        told.len(),
+        reckoning.summary.requests,
+        reckoning.unheard
+    );
     reckoning
 }
 

@@ -53,7 +53,10 @@ impl Stream {
             stop: AtomicBool::new(false),
             told: Mutex::default(),
         });
-        let askers = (0..askers).map(|_| Arc::clone(&shared)).map(|shared| std::thread::spawn(move || shared.ask_on())).collect();
+        let askers = (0..askers)
+            .map(|_| Arc::clone(&shared))
+            .map(|shared| std::thread::spawn(move || shared.ask_on()))
+            .collect();
         Self { shared, askers }
     }
 
@@ -65,7 +68,10 @@ impl Stream {
     /// Whether a command that was asked for from this token on has run and its asker knows.
     pub(crate) fn has_run_since(&self, token: u64) -> bool {
         // An asker that gave up found a bug and says so.
-        assert!(self.askers.iter().all(|asker| !asker.is_finished()), "an asker ended by itself");
+        assert!(
+            self.askers.iter().all(|asker| !asker.is_finished()),
+            "an asker ended by itself"
+        );
         let told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.iter().any(|told| told.token >= token && told.code == Some(0))
     }
@@ -90,15 +96,26 @@ impl Shared {
             let marks = self.marks.to_string_lossy();
             let before = self.bell.count();
             // An admin who never answers would be noticed long before this expiry; a request whose asker never heard of it ends by it.
-            let mut asking = Asking::of(&self.gate, &["--expires", "60"], &["/usr/bin/mktemp", &format!("--tmpdir={marks}"), &file], &self.bell);
+            let mut asking = Asking::of(
+                &self.gate,
+                &["--expires", "60"],
+                &["/usr/bin/mktemp", &format!("--tmpdir={marks}"), &file],
+                &self.bell,
+            );
             let code = asking.code();
             let stderr = asking.process.stderr();
             let pending = stderr.contains("waiting for");
             if !pending {
                 // The gate is away: something has to happen before it is worth asking again.
-                self.bell.wait_beyond(before.saturating_add(2), Duration::from_millis(20));
+                self.bell
+                    .wait_beyond(before.saturating_add(2), Duration::from_millis(20));
             }
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).push(Told { token, pending, code, stderr });
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).push(Told {
+                token,
+                pending,
+                code,
+                stderr,
+            });
         }
     }
 }

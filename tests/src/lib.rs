@@ -4,3 +4,4 @@ pub mod decoders;
 pub mod interop;
 pub mod program;
 pub mod process;
+pub mod world;

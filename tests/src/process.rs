@@ -3,9 +3,11 @@
 
 mod child;
 mod party;
+mod relay;
 
-pub use child::{Bell, Process, DEADLINE};
-pub use party::{Admin, Asking, Gate, Relay, World, beside, countersign};
+pub use child::{Bell, DEADLINE, Process};
+pub use party::{Admin, Asking, Gate, World, beside, countersign};
+pub use relay::Relay;
 
 /// Waits until `met` holds, looking again every few milliseconds.
 ///

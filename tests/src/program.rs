@@ -28,7 +28,15 @@ fn build() -> PathBuf {
     let target = folder.parent().expect("the target folder");
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["build", "--quiet", "-p", "countersign", "-p", "countersign-relay", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "countersign",
+            "-p",
+            "countersign-relay",
+            "--target-dir",
+        ])
         .arg(target);
     if folder.ends_with("release") {
         cargo.arg("--release");

@@ -72,7 +72,7 @@ fn what(statement: &Verified<Statement>, about: Option<u64>) -> String {
                 several => format!("{several} approvals that count"),
             };
             format!("permits {about}, by {approvals}")
-        },
+        }
         Statement::Outcome(outcome) => format!("ends {about}: {}", ended(&outcome.result)),
         Statement::Device(_) => "a device".to_owned(),
     }
@@ -136,7 +136,13 @@ fn ended(result: &Ended) -> String {
 }
 
 fn result(outcome: &Outcome) -> String {
-    let stream = |name: &str, stream: &Stream| format!("{name:<8} {}, sha256 {}\n", crate::show::count(stream.bytes, "byte"), stream.sha256);
+    let stream = |name: &str, stream: &Stream| {
+        format!(
+            "{name:<8} {}, sha256 {}\n",
+            crate::show::count(stream.bytes, "byte"),
+            stream.sha256
+        )
+    };
     match &outcome.result {
         Ended::Ran(ran) => {
             let wall = format!("took     {} ms\n", ran.wall_ms);

@@ -25,8 +25,9 @@ const PAST_EPOCHS: usize = 2;
 /// Messages of one sender that may arrive out of order. An insider can make every member store so many keys for each sender.
 const OUT_OF_ORDER: u32 = 32;
 
-/// Messages of one sender that may be missing at once: stepping over them costs time (a thousand, about a millisecond).
-const FORWARD: u32 = 1000;
+/// Messages of one sender that may be missing at once: a week of acknowledgements that a relay kept back, after which the sender would be mute until
+/// the next epoch. Stepping over them costs time (a thousand, about a millisecond).
+const FORWARD: u32 = 20_000;
 
 /// The one group of a store. Loaded together with its [`Mls`], and dropped with it. Has no text form.
 pub struct Group {

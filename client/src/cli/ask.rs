@@ -46,15 +46,22 @@ impl Connection {
     pub(super) async fn open(home: &Home, question: &impl Serialize) -> Result<Self, Failure> {
         let path = home.socket()?;
         let no_gate = |error: std::io::Error| {
-            Failure::new(format!("the gate isn't running: {}: {error}", path.display())).hint("start it: countersign gate serve")
+            Failure::new(format!("the gate isn't running: {}: {error}", path.display()))
+                .hint("start it: countersign gate serve")
         };
         let stream = UnixStream::connect(&path).await.map_err(no_gate)?;
         let gate = stream.peer_cred()?;
         if gate.uid() != rustix::process::geteuid().as_raw() {
-            return Err(Failure::new(format!("{} belongs to another user's process", path.display())));
+            return Err(Failure::new(format!(
+                "{} belongs to another user's process",
+                path.display()
+            )));
         }
         let (read, write) = stream.into_split();
-        let mut connection = Self { read: BufReader::new(read), write };
+        let mut connection = Self {
+            read: BufReader::new(read),
+            write,
+        };
         connection.send(question).await?;
         Ok(connection)
     }
@@ -70,18 +77,30 @@ impl Connection {
     pub(super) async fn next(&mut self) -> Result<Option<Answer>, Failure> {
         let mut line = Vec::new();
         // Output comes in pieces that are far smaller; a longer line isn't the gate's.
-        (&mut self.read).take(2 * MAX_LINE as u64).read_until(b'\n', &mut line).await?;
+        (&mut self.read)
+            .take(2 * MAX_LINE as u64)
+            .read_until(b'\n', &mut line)
+            .await?;
         if line.last() != Some(&b'\n') {
             return Ok(None);
         }
-        Ok(Some(serde_json::from_slice(&line).map_err(|error| Failure::new(format!("the gate's answer can't be read: {error}")))?))
+        Ok(Some(serde_json::from_slice(&line).map_err(|error| {
+            Failure::new(format!("the gate's answer can't be read: {error}"))
+        })?))
     }
 }
 
+/// What a program that calls `run` must know.
+const EXIT_CODES: &str = "\
+Exit code: the command's own, 128+n if signal n ended it; 125 where Countersign failed or a limit stopped the command;
+126 where it was not approved: denied, expired, or nobody is enrolled; 127 where there is no such program; 130 after
+an interrupt, which withdraws the request. With --json the words on stderr are JSON; stdout is the command's alone.";
+
 #[derive(Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Run {
     /// Why, in the agent's words: shown to the admins as untrusted
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     /// Who asks: a name of a-z 0-9 . _ -
     #[arg(long, value_name = "NAME")]
@@ -114,7 +133,7 @@ pub(super) struct Run {
     #[arg(short, long)]
     quiet: bool,
     /// The command, after --
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -130,14 +149,21 @@ impl Run {
         };
         let variable = |pair: &OsString| {
             let raw = pair.as_bytes();
-            let at = raw.iter().position(|byte| *byte == b'=').ok_or_else(|| Failure::new("--env takes NAME=VALUE"))?;
+            let at = raw
+                .iter()
+                .position(|byte| *byte == b'=')
+                .ok_or_else(|| Failure::new("--env takes NAME=VALUE").hint("see `countersign run --help`"))?;
             let (name, value) = raw.split_at(at);
             let part = |part: &[u8]| bytes(&OsString::from_vec(part.to_vec()), "--env");
             Ok::<_, Failure>((part(name)?, part(value.get(1..).unwrap_or_default())?))
         };
         let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
         Ok(Ask {
-            argv: self.command.iter().map(|argument| bytes(argument, "an argument")).collect::<Result<_, _>>()?,
+            argv: self
+                .command
+                .iter()
+                .map(|argument| bytes(argument, "an argument"))
+                .collect::<Result<_, _>>()?,
             directory: bytes(&directory.into_os_string(), "the directory")?,
             env: self.env.iter().map(variable).collect::<Result<_, _>>()?,
             reason: self.reason.clone(),
@@ -201,7 +227,10 @@ impl Run {
 
     /// The gate went away in the middle: what was asked is in its transcript, so wait for it to come back and go on.
     async fn again(&self, home: &Home, id: &str) -> Result<Connection, Failure> {
-        self.word(&format!("the gate went away; waiting for it to come back (request {})", short(id)));
+        self.word(&format!(
+            "the gate went away; waiting for it to come back (request {})",
+            short(id)
+        ));
         let until = tokio::time::Instant::now() + AWAY;
         loop {
             match Connection::open(home, &Question::Attach { id: id.to_owned() }).await {
@@ -226,14 +255,20 @@ impl Run {
                     complain(&serde_json::json!({"v": 1, "pending": id, "expires": expires, "need": need}).to_string());
                 } else {
                     let left = show::duration(expires.saturating_sub(crate::clock::wall()));
-                    self.word(&format!("request {}: waiting for {} to approve, at most {left}", short(&id), show::persons(need)));
+                    self.word(&format!(
+                        "request {}: waiting for {} to approve, at most {left}",
+                        short(&id),
+                        show::persons(need)
+                    ));
                 }
             }
             Answer::Progress { have, need } if !context.json => self.word(&format!("{have} of {need} have approved")),
             Answer::Permitted { by } if !context.json => self.word(&format!("approved by {}", by.join(", "))),
             Answer::Stdout(piece) => pass_on(&piece, &mut std::io::stdout()),
             Answer::Stderr(piece) => pass_on(&piece, &mut std::io::stderr()),
-            Answer::Ended { id, result, by, reason } => return Some(self.ended(context, &id, &result, &by, reason.as_deref())),
+            Answer::Ended { id, result, by, reason } => {
+                return Some(self.ended(context, &id, &result, &by, reason.as_deref()));
+            }
             Answer::Error { kind, message, hint } => {
                 let code = match kind {
                     Fault::NoProgram => NO_PROGRAM,
@@ -243,6 +278,8 @@ impl Run {
                 if context.json {
                     complain(&serde_json::json!({"v": 1, "error": message, "kind": kind, "hint": hint}).to_string());
                 } else {
+                    let hint =
+                        hint.or_else(|| (kind == Fault::Invalid).then(|| "see `countersign run --help`".to_owned()));
                     Failure { message, hint, code }.report();
                 }
                 return Some(code);
@@ -256,7 +293,9 @@ impl Run {
         let code = match result {
             Ended::Ran(ran) => match (ran.exit, ran.stopped) {
                 (Exit::Code(code), None) => u8::try_from(code).unwrap_or(FAILED),
-                (Exit::Signal(signal), None) => u8::try_from(signal).map_or(FAILED, |signal| signal.saturating_add(128)),
+                (Exit::Signal(signal), None) => {
+                    u8::try_from(signal).map_or(FAILED, |signal| signal.saturating_add(128))
+                }
                 // Our limit, not the command's own end.
                 (_, Some(_)) => FAILED,
             },
@@ -264,14 +303,23 @@ impl Run {
             Ended::Denied(_) | Ended::Expired(_) | Ended::Withdrawn(_) => REFUSED,
         };
         if context.json {
-            complain(&serde_json::json!({"v": 1, "request": id, "result": result, "by": by, "reason": reason, "exit": code}).to_string());
+            complain(
+                &serde_json::json!({"v": 1, "request": id, "result": result, "by": by, "reason": reason, "exit": code})
+                    .to_string(),
+            );
             return code;
         }
         match result {
             Ended::Ran(ran) if ran.stopped.is_none() => {}
             Ended::Denied(_) => {
-                let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
-                let reason = reason.map_or(String::new(), |reason| format!(": {}", approval::escape::escape(reason)));
+                let by = if by.is_empty() {
+                    String::new()
+                } else {
+                    format!(" by {}", by.join(", "))
+                };
+                let reason = reason.map_or(String::new(), |reason| {
+                    format!(": {}", approval::escape::escape(reason))
+                });
                 complain(&format!("error: denied{by}{reason}"));
             }
             other => complain(&format!("error: {}", show::ended(other))),
@@ -291,4 +339,3 @@ fn pass_on(piece: &str, to: &mut impl Write) {
         let _ = to.flush();
     }
 }
-

@@ -80,7 +80,7 @@ pub(super) struct Demo {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
     quorum: u16,
     /// The command to ask for, after -- [default: git --version]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<std::ffi::OsString>,
 }
 
@@ -94,11 +94,24 @@ impl Process {
     async fn start(arguments: &[&std::ffi::OsStr], log: &Path) -> Result<(Self, String), Failure> {
         let program = std::env::current_exe()?;
         let log = std::fs::File::create(log)?;
-        let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
-        let stdout = child.stdout.take().ok_or_else(|| Failure::new("a process without an output"))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::new("a process without an output"))?;
         let mut lines = BufReader::new(stdout).lines();
-        let first = tokio::time::timeout(STEP, lines.next_line()).await.map_err(|_| Failure::new("a process of the demo doesn't start"))??;
-        let first = first.ok_or_else(|| Failure::new("a process of the demo ended at once").hint("with --keep DIR its log stays in DIR"))?;
+        let first = tokio::time::timeout(STEP, lines.next_line())
+            .await
+            .map_err(|_| Failure::new("a process of the demo doesn't start"))??;
+        let first = first.ok_or_else(|| {
+            Failure::new("a process of the demo ended at once").hint("with --keep DIR its log stays in DIR")
+        })?;
         // Its later words are of no use here, but a full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok((Self { child }, first))
@@ -106,10 +119,18 @@ impl Process {
 
     /// Asks it to end, as an operator would, and waits.
     async fn stop(mut self) {
-        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+        if let Some(id) = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(rustix::process::Pid::from_raw)
+        {
             let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         }
-        if tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
+            .await
+            .is_err()
+        {
             let _ = self.child.kill().await;
         }
     }
@@ -134,20 +155,32 @@ impl Tap {
     async fn open() -> Result<(Self, TcpListener), Failure> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("ws://{}", listener.local_addr()?);
-        Ok((Self { url, heard: Arc::default() }, listener))
+        Ok((
+            Self {
+                url,
+                heard: Arc::default(),
+            },
+            listener,
+        ))
     }
 
     fn lead(&self, listener: TcpListener, relay: String) {
         let heard = Arc::clone(&self.heard);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(&relay).await else { continue };
+                let Ok(far) = TcpStream::connect(&relay).await else {
+                    continue;
+                };
                 note(&heard, |heard| heard.connections += 1);
                 let (near_read, near_write) = near.into_split();
                 let (far_read, far_write) = far.into_split();
                 let (up, down) = (Arc::clone(&heard), Arc::clone(&heard));
-                tokio::spawn(pass(near_read, far_write, move |bytes| note(&up, |heard| heard.to_relay += bytes.len() as u64)));
-                tokio::spawn(pass(far_read, near_write, move |bytes| note(&down, |heard| heard.from_relay.extend_from_slice(bytes))));
+                tokio::spawn(pass(near_read, far_write, move |bytes| {
+                    note(&up, |heard| heard.to_relay += bytes.len() as u64)
+                }));
+                tokio::spawn(pass(far_read, near_write, move |bytes| {
+                    note(&down, |heard| heard.from_relay.extend_from_slice(bytes))
+                }));
             }
         });
     }
@@ -157,10 +190,16 @@ fn note(heard: &Mutex<Heard>, what: impl FnOnce(&mut Heard)) {
     what(&mut heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
 }
 
-async fn pass(mut from: impl tokio::io::AsyncRead + Unpin, mut to: impl tokio::io::AsyncWrite + Unpin, mut told: impl FnMut(&[u8])) {
+async fn pass(
+    mut from: impl tokio::io::AsyncRead + Unpin,
+    mut to: impl tokio::io::AsyncWrite + Unpin,
+    mut told: impl FnMut(&[u8]),
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
         told(bytes);
         if to.write_all(bytes).await.is_err() {
             break;
@@ -175,14 +214,19 @@ impl Demo {
             return Err(Failure::new("nobody is at the terminal to answer").hint("add --yes or --deny"));
         }
         if self.quorum > self.admins {
-            return Err(Failure::new(format!("{} of {} admins can't approve", self.quorum, self.admins)));
+            return Err(
+                Failure::new(format!("{} of {} admins can't approve", self.quorum, self.admins))
+                    .hint("give more --admins, or a smaller --quorum"),
+            );
         }
         let temporary;
         let folder = match &self.keep {
             Some(folder) => {
                 std::fs::create_dir_all(folder)?;
                 if std::fs::read_dir(folder)?.next().is_some() {
-                    return Err(Failure::new(format!("{} isn't empty", folder.display())));
+                    return Err(
+                        Failure::new(format!("{} isn't empty", folder.display())).hint("give --keep a new folder")
+                    );
                 }
                 folder.clone()
             }
@@ -195,20 +239,48 @@ impl Demo {
     }
 
     async fn play(&self, context: &Context, folder: &Path) -> Outcome {
-        say(&format!("1. A relay, a gate and {}, each with a home of its own, on this machine", show::count(u64::from(self.admins), "admin")));
+        say(&format!(
+            "1. A relay, a gate and {}, each with a home of its own, on this machine",
+            show::count(u64::from(self.admins), "admin")
+        ));
         let (tap, listener) = Tap::open().await?;
         let authority = tap.url.trim_start_matches("ws://").to_owned();
         let store = folder.join("relay.db");
-        let arguments = [RELAY.as_ref(), "--listen".as_ref(), "127.0.0.1:0".as_ref(), "--store".as_ref(), store.as_os_str(), "--name".as_ref(), authority.as_ref()];
+        let arguments = [
+            RELAY.as_ref(),
+            "--listen".as_ref(),
+            "127.0.0.1:0".as_ref(),
+            "--store".as_ref(),
+            store.as_os_str(),
+            "--name".as_ref(),
+            authority.as_ref(),
+        ];
         let (relay, listening) = Process::start(&arguments, &folder.join("relay.log")).await?;
         let address = listening.rsplit("ws://").next().unwrap_or_default().trim().to_owned();
         tap.lead(listener, address);
         say(&format!("   relay listening on {} (a process of its own)", tap.url));
         let home = folder.join("gate");
-        let party = init(Home::create(Some(home.clone()))?, Init { relay: tap.url.clone(), name: "demo-gate".to_owned() }).await?;
+        let party = init(
+            Home::create(Some(home.clone()))?,
+            Init {
+                relay: tap.url.clone(),
+                name: "demo-gate".to_owned(),
+            },
+        )
+        .await?;
         let gate = party.gate;
         party.store.close().await;
-        let (gate_process, _) = Process::start(&["--home".as_ref(), home.as_os_str(), "gate".as_ref(), "serve".as_ref(), "--with-parent".as_ref()], &folder.join("gate.log")).await?;
+        let (gate_process, _) = Process::start(
+            &[
+                "--home".as_ref(),
+                home.as_os_str(),
+                "gate".as_ref(),
+                "serve".as_ref(),
+                "--with-parent".as_ref(),
+            ],
+            &folder.join("gate.log"),
+        )
+        .await?;
         say(&format!("   gate  {gate} (a process of its own)"));
 
         say("");
@@ -220,7 +292,11 @@ impl Demo {
         }
 
         say("");
-        let shown: Vec<String> = self.argv().iter().map(|argument| approval::escape::escape_field(argument.as_encoded_bytes())).collect();
+        let shown: Vec<String> = self
+            .argv()
+            .iter()
+            .map(|argument| approval::escape::escape_field(argument.as_encoded_bytes()))
+            .collect();
         say(&format!("3. An agent asks: may I run `{}`?", shown.join(" ")));
         let code = self.approve(&home, &mut admins).await?;
 
@@ -258,7 +334,11 @@ impl Demo {
     }
 
     fn argv(&self) -> Vec<std::ffi::OsString> {
-        if self.command.is_empty() { vec!["git".into(), "--version".into()] } else { self.command.clone() }
+        if self.command.is_empty() {
+            vec!["git".into(), "--version".into()]
+        } else {
+            self.command.clone()
+        }
     }
 
     /// From the question to its end. Returns the exit code that `countersign run` would.
@@ -266,7 +346,11 @@ impl Demo {
         use std::os::unix::ffi::OsStrExt;
         let here = std::env::current_dir()?;
         let ask = Ask {
-            argv: self.argv().iter().map(|argument| ByteString::new(argument.as_bytes())).collect::<Result<_, _>>()?,
+            argv: self
+                .argv()
+                .iter()
+                .map(|argument| ByteString::new(argument.as_bytes()))
+                .collect::<Result<_, _>>()?,
             directory: ByteString::new(here.as_os_str().as_bytes())?,
             env: Vec::new(),
             reason: REASON.to_owned(),
@@ -281,7 +365,10 @@ impl Demo {
         let mut asking = Connection::open(&Home::open(Some(home.to_owned()))?, &Question::Ask(ask)).await?;
         let request = match asking.next().await? {
             Some(Answer::Pending { id, .. }) => {
-                say(&format!("   the gate signed request {} and sealed it to each admin; the agent waits", id.chars().take(8).collect::<String>()));
+                say(&format!(
+                    "   the gate signed request {} and sealed it to each admin; the agent waits",
+                    id.chars().take(8).collect::<String>()
+                ));
                 id.parse::<Digest>()?
             }
             Some(Answer::Error { message, hint, .. }) => return Err(Failure { message, hint, code: 1 }),
@@ -292,29 +379,56 @@ impl Demo {
         let mut lines = (!self.yes && !self.deny).then(Lines::of_stdin);
         let turns = if self.deny { 1 } else { usize::from(self.quorum) };
         for turn in 0..turns {
-            pump(admins, |admins| admins.get(turn).is_some_and(|admin| admin.member.party.replay.request(&request).is_some())).await?;
+            pump(admins, |admins| {
+                admins
+                    .get(turn)
+                    .is_some_and(|admin| admin.member.party.replay.request(&request).is_some())
+            })
+            .await?;
             let Some(admin) = admins.get_mut(turn) else { break };
             if turn == 0
                 && let Some(open) = admin.member.party.replay.request(&request)
             {
-                let whole = show::whole(open, admin.member.party.replay.roster(), approval::Time::of_clock(wall()));
+                let whole = show::whole(
+                    open,
+                    admin.member.party.replay.roster(),
+                    approval::Time::of_clock(wall()),
+                );
                 for line in whole.lines() {
-                    say(&format!("   | {line}"));
+                    say(format!("   | {line}").trim_end());
                 }
             }
             let (verdict, reason) = self.verdict(admin, lines.as_mut()).await;
             admin.member.decide(&request, verdict, &reason).await?;
-            say(&format!("   {} signed: {}", admin.name, if verdict == Vote::Approve { "approve" } else { "deny" }));
+            say(&format!(
+                "   {} signed: {}",
+                admin.name,
+                if verdict == Vote::Approve { "approve" } else { "deny" }
+            ));
             if verdict == Vote::Deny {
                 break;
             }
         }
-        let code = tokio::select! {
-            code = end(&mut asking) => code?,
-            pumped = pump(admins, |_| false) => { pumped?; 125 }
+        // The admins go on taking in what comes, and are not stopped midway, which would tear what they hold.
+        let code = std::cell::OnceCell::new();
+        let ending = async {
+            let _ = code.set(end(&mut asking).await);
+            std::future::pending::<()>().await;
         };
+        tokio::select! {
+            () = ending => {}
+            pumped = pump(admins, |_| code.get().is_some()) => pumped?,
+        }
+        let code = code
+            .into_inner()
+            .unwrap_or_else(|| Err(Failure::new("the gate gave no answer")))?;
         // Everybody learns how it ended.
-        pump(admins, |admins| admins.iter().all(|admin| admin.member.party.replay.request(&request).is_none())).await?;
+        pump(admins, |admins| {
+            admins
+                .iter()
+                .all(|admin| admin.member.party.replay.request(&request).is_none())
+        })
+        .await?;
         Ok(code)
     }
 
@@ -324,7 +438,9 @@ impl Demo {
         };
         loop {
             prompt(&format!("   {}, approve? [y]es, [n]o REASON: ", admin.name));
-            let Some(line) = lines.next_or_end().await else { return (Vote::Deny, "nobody answered".to_owned()) };
+            let Some(line) = lines.next_or_end().await else {
+                return (Vote::Deny, "nobody answered".to_owned());
+            };
             let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
             match word.to_lowercase().as_str() {
                 "y" | "yes" => return (Vote::Approve, String::new()),
@@ -337,7 +453,12 @@ impl Demo {
     /// What the relay, and anybody on its wire, got to see; searched for what must not be there.
     fn account(&self, tap: &Tap, store: &Path, transcript: &[u8]) {
         let mut secrets: Vec<Vec<u8>> = vec![REASON.as_bytes().to_vec(), b"demo-gate".to_vec(), b"csid1".to_vec()];
-        secrets.extend(self.argv().iter().map(|argument| argument.as_encoded_bytes().to_vec()).filter(|argument| argument.len() > 5));
+        secrets.extend(
+            self.argv()
+                .iter()
+                .map(|argument| argument.as_encoded_bytes().to_vec())
+                .filter(|argument| argument.len() > 5),
+        );
         let mut kept = Vec::new();
         for ending in ["", "-wal"] {
             let mut path = store.as_os_str().to_owned();
@@ -345,7 +466,10 @@ impl Demo {
             kept.extend(std::fs::read(path).unwrap_or_default());
         }
         note(&tap.heard, |heard| {
-            let found = secrets.iter().filter(|secret| contains(&heard.from_relay, secret) || contains(&kept, secret)).count();
+            let found = secrets
+                .iter()
+                .filter(|secret| contains(&heard.from_relay, secret) || contains(&kept, secret))
+                .count();
             say("   agent -> gate: over a unix socket of the gate's user; gate <-> admins: sealed, through the relay");
             say("   the relay saw: random mailbox keys, sizes of 1, 2, 4, 16 or 64 KiB, times, and addresses");
             say(&format!(
@@ -354,7 +478,10 @@ impl Demo {
                 heard.to_relay,
                 heard.from_relay.len()
             ));
-            say(&format!("   the transcript of {} bytes was never there in clear", transcript.len()));
+            say(&format!(
+                "   the transcript of {} bytes was never there in clear",
+                transcript.len()
+            ));
         });
     }
 }
@@ -374,7 +501,8 @@ async fn pump(admins: &mut [Admin], done: impl Fn(&[Admin]) -> bool) -> Result<(
     let until = Instant::now() + STEP;
     while !done(admins) {
         if Instant::now() > until {
-            return Err(Failure::new("the demo's parties don't hear from each other").hint("with --keep DIR their logs stay in DIR"));
+            return Err(Failure::new("the demo's parties don't hear from each other")
+                .hint("with --keep DIR their logs stay in DIR"));
         }
         for admin in admins.iter_mut() {
             if let Ok(woken) = tokio::time::timeout(Duration::from_millis(20), admin.member.wait()).await {
@@ -393,10 +521,18 @@ async fn pump(admins: &mut [Admin], done: impl Fn(&[Admin]) -> bool) -> Result<(
 async fn end(asking: &mut Connection) -> Result<u8, Failure> {
     while let Some(answer) = asking.next().await? {
         match answer {
-            Answer::Permitted { by } => say(&format!("   the gate wrote the permit down, approved by {}, and runs it:", by.join(", "))),
+            Answer::Permitted { by } => say(&format!(
+                "   the gate wrote the permit down, approved by {}, and runs it:",
+                by.join(", ")
+            )),
             Answer::Stdout(piece) | Answer::Stderr(piece) => {
                 let bytes = STANDARD.decode(piece).unwrap_or_default();
-                say_raw(&String::from_utf8_lossy(&bytes).lines().map(|line| format!("   > {}\n", approval::escape::escape(line))).collect::<String>());
+                say_raw(
+                    &String::from_utf8_lossy(&bytes)
+                        .lines()
+                        .map(|line| format!("   > {}\n", approval::escape::escape(line)))
+                        .collect::<String>(),
+                );
             }
             Answer::Ended { result, .. } => {
                 say(&format!("   {}", show::ended(&result)));
@@ -405,11 +541,19 @@ async fn end(asking: &mut Connection) -> Result<u8, Failure> {
                         Exit::Code(code) => u8::try_from(code).unwrap_or(125),
                         Exit::Signal(signal) => u8::try_from(signal).map_or(125, |signal| signal.saturating_add(128)),
                     },
-                    approval::outcome::Ended::Denied(_) | approval::outcome::Ended::Expired(_) | approval::outcome::Ended::Withdrawn(_) => 126,
+                    approval::outcome::Ended::Denied(_)
+                    | approval::outcome::Ended::Expired(_)
+                    | approval::outcome::Ended::Withdrawn(_) => 126,
                     _ => 125,
                 });
             }
-            Answer::Error { message, hint, .. } => return Err(Failure { message, hint, code: 125 }),
+            Answer::Error { message, hint, .. } => {
+                return Err(Failure {
+                    message,
+                    hint,
+                    code: 125,
+                });
+            }
             _ => {}
         }
     }
@@ -417,14 +561,29 @@ async fn end(asking: &mut Connection) -> Result<u8, Failure> {
 }
 
 /// Invites and pairs one admin; those who are in already approve it.
-async fn enrol(folder: &Path, gate: &Path, name: &'static str, quorum: Option<u16>, admins: &mut Vec<Admin>) -> Result<(), Failure> {
-    let quorum = quorum.filter(|quorum| *quorum > 1).map(|k| approval::roster::Quorum { command: k, roster: k });
-    let question = Question::Invite { person: name.to_owned(), role: Role::Admin, minutes: 10, quorum };
+async fn enrol(
+    folder: &Path,
+    gate: &Path,
+    name: &'static str,
+    quorum: Option<u16>,
+    admins: &mut Vec<Admin>,
+) -> Result<(), Failure> {
+    let quorum = quorum
+        .filter(|quorum| *quorum > 1)
+        .map(|k| approval::roster::Quorum { command: k, roster: k });
+    let question = Question::Invite {
+        person: name.to_owned(),
+        role: Role::Admin,
+        minutes: 10,
+        quorum,
+    };
     let mut inviting = Connection::open(&Home::open(Some(gate.to_owned()))?, &question).await?;
     let Some(Answer::Invite { link, .. }) = inviting.next().await? else {
         return Err(Failure::new("the gate made no invite"));
     };
-    let member = Begun::read(&link)?.join(Home::create(Some(folder.join(name)))?, &format!("{name}-laptop")).await?;
+    let member = Begun::read(&link)?
+        .join(Home::create(Some(folder.join(name)))?, &format!("{name}-laptop"))
+        .await?;
     let mut joining = vec![Admin { name, member }];
     let device = code(&mut joining).await?;
     let shown = match inviting.next().await? {
@@ -432,34 +591,61 @@ async fn enrol(folder: &Path, gate: &Path, name: &'static str, quorum: Option<u1
         Some(Answer::Error { message, hint, .. }) => return Err(Failure { message, hint, code: 1 }),
         _ => return Err(Failure::new("the gate showed no code")),
     };
-    say(&format!("   {name:<6} the gate shows {shown}, the device shows {device}"));
-    inviting.send(&Confirm { confirm: shown == device }).await?;
+    say(&format!(
+        "   {name:<6} the gate shows {shown}, the device shows {device}"
+    ));
+    inviting
+        .send(&Confirm {
+            confirm: shown == device,
+        })
+        .await?;
     match inviting.next().await? {
-        Some(Answer::Joined { .. }) => say(&format!("          {name} is enrolled by whoever runs the gate, being the first")),
+        Some(Answer::Joined { .. }) => say(&format!(
+            "          {name} is enrolled by whoever runs the gate, being the first"
+        )),
         Some(Answer::Proposed { id, .. }) => {
             let request = id.parse::<Digest>()?;
             let mut who = Vec::new();
-            let need = admins.first().and_then(|admin| admin.member.party.replay.roster()).map_or(1, |roster| usize::from(roster.quorum.roster));
+            let need = admins
+                .first()
+                .and_then(|admin| admin.member.party.replay.roster())
+                .map_or(1, |roster| usize::from(roster.quorum.roster));
             for turn in 0..need {
-                let arrived = |admins: &[Admin]| admins.get(turn).is_some_and(|admin| admin.member.party.replay.request(&request).is_some());
+                let arrived = |admins: &[Admin]| {
+                    admins
+                        .get(turn)
+                        .is_some_and(|admin| admin.member.party.replay.request(&request).is_some())
+                };
                 pump(admins, arrived).await?;
                 let Some(admin) = admins.get_mut(turn) else { break };
                 admin.member.decide(&request, Vote::Approve, "").await?;
                 who.push(admin.name);
             }
-            say(&format!("          {name} is enrolled by {}: later people need the admins", who.join(", ")));
+            say(&format!(
+                "          {name} is enrolled by {}: later people need the admins",
+                who.join(", ")
+            ));
         }
         Some(Answer::Error { message, hint, .. }) => return Err(Failure { message, hint, code: 1 }),
         _ => return Err(Failure::new("the gate gave no answer")),
     }
     admins.append(&mut joining);
-    pump(admins, |admins| admins.iter().all(|admin| admin.member.enrolled() && admin.knows(admins))).await
+    pump(admins, |admins| {
+        admins
+            .iter()
+            .all(|admin| admin.member.enrolled() && admin.knows(admins))
+    })
+    .await
 }
 
 impl Admin {
     /// Whether this admin's roster has everybody in it.
     fn knows(&self, admins: &[Admin]) -> bool {
-        self.member.party.replay.roster().is_some_and(|roster| roster.people.len() == admins.len())
+        self.member
+            .party
+            .replay
+            .roster()
+            .is_some_and(|roster| roster.people.len() == admins.len())
     }
 }
 

@@ -95,14 +95,32 @@ impl Gate {
 /// This machine's name as a name of the protocol, or `gate`.
 pub(super) fn machine_name(default: &str) -> String {
     let uname = rustix::system::uname();
-    let name: String = uname.nodename().to_string_lossy().to_lowercase().chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { default.to_owned() }
+    let name: String = uname
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
+        .take(64)
+        .collect();
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        name
+    } else {
+        default.to_owned()
+    }
 }
 
 impl InitArgs {
     async fn run(self, context: &Context) -> Outcome {
         let name = self.name.unwrap_or_else(|| machine_name("gate"));
-        let party = init(context.new_home()?, Init { relay: self.relay, name }).await?;
+        let party = init(
+            context.new_home()?,
+            Init {
+                relay: self.relay,
+                name,
+            },
+        )
+        .await?;
         let path = party.home.path().display().to_string();
         if context.json {
             say_json(&serde_json::json!({"v": 1, "gate": party.gate.to_string(), "home": path, "relay": party.relay}));
@@ -110,7 +128,9 @@ impl InitArgs {
             say(&format!("gate {}", party.gate));
             say(&format!("home {path}"));
             say(&format!("relay {}", party.relay));
-            complain("next: `countersign gate serve`, then `countersign gate invite --person NAME` in another terminal");
+            complain(
+                "next: `countersign gate serve`, then `countersign gate invite --person NAME` in another terminal",
+            );
         }
         party.store.close().await;
         Ok(0)
@@ -138,7 +158,12 @@ pub(super) fn failure(message: String, hint: Option<String>) -> Failure {
 impl Invite {
     async fn run(self, context: &Context) -> Outcome {
         let quorum = self.quorum.map(|k| Quorum { command: k, roster: k });
-        let question = Question::Invite { person: self.person.clone(), role: self.role, minutes: self.minutes, quorum };
+        let question = Question::Invite {
+            person: self.person.clone(),
+            role: self.role,
+            minutes: self.minutes,
+            quorum,
+        };
         let mut gate = super::ask::Connection::open(&context.home()?, &question).await?;
         let mut lines = Lines::of_stdin();
         while let Some(answer) = gate.next().await? {
@@ -154,8 +179,13 @@ impl Invite {
                     }
                     say(&link);
                     let left = show::duration(expires.saturating_sub(crate::clock::wall()).next_multiple_of(1000));
-                    complain(&format!("hand this over on a way that you trust; it is good once, for {left}"));
-                    complain(&format!("there: countersign join '{}…'", link.chars().take(16).collect::<String>()));
+                    complain(&format!(
+                        "hand this over on a way that you trust; it is good once, for {left}"
+                    ));
+                    complain(&format!(
+                        "there: countersign join '{}…'",
+                        link.chars().take(16).collect::<String>()
+                    ));
                 }
                 Answer::Code { code, device, party } => {
                     if context.json {
@@ -180,11 +210,21 @@ impl Invite {
                         say_json(&serde_json::json!({"v": 1, "proposed": id, "need": need}));
                     } else {
                         let short: String = id.chars().take(8).collect();
-                        say(&format!("request {short}: {} must approve {}", show::persons(need), self.person));
+                        say(&format!(
+                            "request {short}: {} must approve {}",
+                            show::persons(need),
+                            self.person
+                        ));
                     }
                     return Ok(0);
                 }
-                Answer::Error { message, hint, .. } => return Err(failure(message, hint)),
+                Answer::Error { message, hint, kind } => {
+                    let hint = hint.unwrap_or_else(|| match kind {
+                        Fault::Invalid => "see `countersign gate invite --help`".to_owned(),
+                        _ => "this invite is over; make a new one".to_owned(),
+                    });
+                    return Err(failure(message, Some(hint)));
+                }
                 _ => {}
             }
         }
@@ -196,8 +236,14 @@ impl Invite {
 fn qr(link: &str) -> String {
     match qrcode::QrCode::with_error_correction_level(link, qrcode::EcLevel::L) {
         Ok(code) => {
-            let picture = code.render::<qrcode::render::unicode::Dense1x2>().quiet_zone(true).build();
-            picture.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n")).collect()
+            let picture = code
+                .render::<qrcode::render::unicode::Dense1x2>()
+                .quiet_zone(true)
+                .build();
+            picture
+                .lines()
+                .map(|line| format!("\x1b[30;107m{line}\x1b[0m\n"))
+                .collect()
         }
         Err(_) => String::new(),
     }
@@ -219,7 +265,11 @@ async fn status(context: &Context) -> Outcome {
             }
             Ok(u8::from(status.halted.is_some()))
         }
-        Some(Answer::Error { message, hint, kind: Fault::Broken | Fault::Invalid | Fault::NoProgram | Fault::Refused }) => Err(failure(message, hint)),
+        Some(Answer::Error {
+            message,
+            hint,
+            kind: Fault::Broken | Fault::Invalid | Fault::NoProgram | Fault::Refused,
+        }) => Err(failure(message, hint)),
         _ => Err(Failure::new("the gate gave no answer")),
     }
 }
@@ -227,16 +277,32 @@ async fn status(context: &Context) -> Outcome {
 fn shown(status: &Status) -> String {
     use std::fmt::Write as _;
     let mut text = format!("gate        {}\n", status.gate);
-    let _ = writeln!(text, "relay       {} ({})", status.relay, if status.connected { "connected" } else { "not connected" });
-    let _ = writeln!(text, "transcript  {} entries, roster epoch {}", status.size, status.epoch);
+    let _ = writeln!(
+        text,
+        "relay       {} ({})",
+        status.relay,
+        if status.connected { "connected" } else { "not connected" }
+    );
+    let _ = writeln!(
+        text,
+        "transcript  {} entries, roster epoch {}",
+        status.size, status.epoch
+    );
     let _ = writeln!(text, "pending     {}", status.pending);
     if status.clock_ahead_ms > 60_000 {
-        let _ = writeln!(text, "clock       the wall clock was set back by {}; the gate's goes on", show::duration(status.clock_ahead_ms));
+        let _ = writeln!(
+            text,
+            "clock       the wall clock was set back by {}; the gate's goes on",
+            show::duration(status.clock_ahead_ms)
+        );
     }
     for device in &status.devices {
         let heard = match device.heard {
             0 => "never heard".to_owned(),
-            heard => format!("heard {} ago", show::duration(crate::clock::wall().saturating_sub(heard))),
+            heard => format!(
+                "heard {} ago",
+                show::duration(crate::clock::wall().saturating_sub(heard))
+            ),
         };
         let behind = status.size.saturating_sub(device.acked);
         let behind = match behind {
@@ -244,13 +310,23 @@ fn shown(status: &Status) -> String {
             1 => "1 entry behind".to_owned(),
             several => format!("{several} entries behind"),
         };
-        let _ = writeln!(text, "device      {} of {}: {heard}, {behind}", device.device, device.person);
+        let _ = writeln!(
+            text,
+            "device      {} of {}: {heard}, {behind}",
+            device.device, device.person
+        );
     }
     if status.devices.is_empty() {
-        let _ = writeln!(text, "device      none: everything is refused until somebody is enrolled");
+        let _ = writeln!(
+            text,
+            "device      none: everything is refused until somebody is enrolled"
+        );
     }
     if let Some(halted) = &status.halted {
-        let _ = writeln!(text, "HALTED      {halted}\n            nothing is signed any more; keep this folder, and set up a new gate");
+        let _ = writeln!(
+            text,
+            "HALTED      {halted}\n            nothing is signed any more; keep this folder, and set up a new gate"
+        );
     }
     text
 }
@@ -263,12 +339,16 @@ impl Export {
             write_export(&party, std::io::stdout().lock()).await?
         } else {
             let path = self.output.unwrap_or_default();
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map_or_else(|| PathBuf::from("."), PathBuf::from);
             // Whole or not at all: half a transcript would look like a tampered one.
             let mut file = tempfile::NamedTempFile::new_in(&folder)?;
             let size = write_export(&party, std::io::BufWriter::new(file.as_file_mut())).await?;
             file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| Failure::new(format!("{}: {}", path.display(), error.error)))?;
+            file.persist(&path)
+                .map_err(|error| Failure::new(format!("{}: {}", path.display(), error.error)))?;
             size
         };
         complain(&format!("{size} entries of {}", party.gate));
@@ -282,7 +362,10 @@ impl Export {
 /// Writes a party's transcript as an export file. Returns the number of entries.
 pub(crate) async fn write_export(party: &Party, to: impl Write) -> Result<u64, Failure> {
     let mut tx = party.store.begin().await?;
-    let note = tx.last_checkpoint().await?.ok_or_else(|| Failure::new("there is no transcript yet"))?;
+    let note = tx
+        .last_checkpoint()
+        .await?
+        .ok_or_else(|| Failure::new("there is no transcript yet"))?;
     let checkpoint = approval::checkpoint::Checkpoint::verify(&note, &party.gate).map_err(Failure::new)?;
     let mut writer = ExportWriter::new(to, party.gate, checkpoint.size())?;
     let mut at = 0;

@@ -16,6 +16,9 @@ use crate::show;
 /// How long the gate may take to answer a proposal.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(20);
 
+/// What to do about a change that can't be.
+const SEE: &str = "see who is in it: countersign roster show";
+
 #[derive(Subcommand)]
 pub(super) enum Roster {
     /// The roster in force
@@ -54,12 +57,21 @@ pub(super) struct Remove {
 
 impl Roster {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        let person = |remove: Remove| remove.person.parse().map(Change::RemovePerson).map_err(|error| Failure::new(format!("the person's name: {error}")));
+        let person = |remove: Remove| {
+            remove
+                .person
+                .parse()
+                .map(Change::RemovePerson)
+                .map_err(|error| Failure::new(format!("the person's name: {error}")).hint(SEE))
+        };
         let change = match self {
             Self::Show => return shown(context).await,
             Self::Remove(remove) | Self::Propose(Propose::RemovePerson(remove)) => person(remove)?,
             Self::Propose(Propose::RemoveDevice { party }) => Change::RemoveDevice(party),
-            Self::Propose(Propose::Quorum { command, roster }) => Change::Quorum(Quorum { command, roster: roster.unwrap_or(command) }),
+            Self::Propose(Propose::Quorum { command, roster }) => Change::Quorum(Quorum {
+                command,
+                roster: roster.unwrap_or(command),
+            }),
         };
         propose(context, change).await
     }
@@ -67,7 +79,10 @@ impl Roster {
 
 async fn shown(context: &Context) -> Outcome {
     let party = Party::open_any(context.home()?).await?;
-    let roster = party.replay.roster().ok_or_else(|| Failure::new("no roster is known here yet"))?;
+    let roster = party
+        .replay
+        .roster()
+        .ok_or_else(|| Failure::new("no roster is known here yet"))?;
     if context.json {
         let text: serde_json::Value = serde_json::to_value(roster.get())?;
         say_json(&serde_json::json!({"v": 1, "digest": roster.digest().to_string(), "roster": text}));
@@ -98,7 +113,9 @@ async fn at_the_gate(context: &Context, change: Change) -> Result<String, Failur
     let mut gate = super::ask::Connection::open(&context.home()?, &Question::Propose { change }).await?;
     match gate.next().await? {
         Some(Answer::Proposed { id, .. }) => Ok(id),
-        Some(Answer::Error { message, hint, .. }) => Err(super::gate::failure(message, hint)),
+        Some(Answer::Error { message, hint, .. }) => {
+            Err(super::gate::failure(message, hint.or_else(|| Some(SEE.to_owned()))))
+        }
         _ => Err(Failure::new("the gate gave no answer")),
     }
 }
@@ -114,18 +131,19 @@ async fn over_the_channel(context: &Context, change: Change) -> Result<String, F
             break answer;
         }
         if tokio::time::Instant::now() >= until {
-            return Err(Failure::new("the gate hasn't answered yet").hint("the proposal is on its way; look with `countersign inbox` later"));
+            return Err(Failure::new("the gate hasn't answered yet")
+                .hint("the proposal is on its way; look with `countersign inbox` later"));
         }
         let woken = member.wait().await;
         for notice in member.take(woken).await? {
             if let Notice::Offline(reason) = notice {
-                complain(&format!("relay: {reason}"));
+                complain(&format!("{reason}; trying again"));
             }
         }
     };
     member.close().await;
     match answer {
         (code, id) if code == RefusalCode::Taken.number() => Ok(id),
-        (_, text) => Err(Failure::new(approval::escape::escape(&text))),
+        (_, text) => Err(Failure::new(approval::escape::escape(&text)).hint(SEE)),
     }
 }

@@ -22,7 +22,11 @@ pub type Outcome = Result<u8, Failure>;
 impl Failure {
     /// A failure with exit code 1.
     pub fn new(message: impl std::fmt::Display) -> Self {
-        Self { message: message.to_string(), hint: None, code: 1 }
+        Self {
+            message: message.to_string(),
+            hint: None,
+            code: 1,
+        }
     }
 
     /// The same with a hint.
@@ -68,7 +72,11 @@ failures!(
 impl From<crate::home::HomeError> for Failure {
     fn from(error: crate::home::HomeError) -> Self {
         let hint = error.hint();
-        Self { message: error.to_string(), hint, code: 1 }
+        Self {
+            message: error.to_string(),
+            hint,
+            code: 1,
+        }
     }
 }
 
@@ -78,11 +86,13 @@ impl From<crate::member::JoinError> for Failure {
         use crate::party::PartyError;
         use crate::store::StoreError;
         match error {
-            JoinError::Invite(_) => Self::new(error).hint("give the whole link, between quotes, as `countersign gate invite` printed it"),
-            JoinError::Expired => Self::new(error).hint("ask for a new one: `countersign gate invite` at the gate"),
-            JoinError::Party(PartyError::Store(StoreError::Exists { .. })) => {
-                Self::new(error).hint("a device joins once; take another folder with --home DIR, or go on with `countersign join` alone")
+            JoinError::Invite(_) => {
+                Self::new(error).hint("give the whole link, between quotes, as `countersign gate invite` printed it")
             }
+            JoinError::Expired => Self::new(error).hint("ask for a new one: `countersign gate invite` at the gate"),
+            JoinError::Party(PartyError::Store(StoreError::Exists { .. })) => Self::new(error).hint(
+                "a device joins once; take another folder with --home DIR, or go on with `countersign join` alone",
+            ),
             JoinError::Party(error) => error.into(),
             JoinError::Name(_) => Self::new(error).hint("give another with --name"),
             error @ JoinError::Pairing(_) => Self::new(error),
@@ -96,11 +106,13 @@ impl From<crate::party::PartyError> for Failure {
         use crate::store::StoreError;
         match error {
             PartyError::Home(error) => error.into(),
-            PartyError::Store(StoreError::Missing { .. }) => {
-                Self::new(error).hint("set one up: `countersign gate init` beside an agent, `countersign join LINK` on an admin's machine")
-            }
+            PartyError::Store(StoreError::Missing { .. }) => Self::new(error).hint(
+                "set one up: `countersign gate init` beside an agent, `countersign join LINK` on an admin's machine",
+            ),
             PartyError::WrongKind(_) => Self::new(error).hint("name the other folder with --home DIR"),
-            PartyError::Store(StoreError::Exists { .. }) => Self::new(error).hint("take another folder with --home DIR"),
+            PartyError::Store(StoreError::Exists { .. }) => {
+                Self::new(error).hint("take another folder with --home DIR")
+            }
             error => Self::new(error),
         }
     }

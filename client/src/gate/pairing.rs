@@ -178,7 +178,7 @@ impl Inviting {
         self.events.send(Event::Admit(Box::new(admission))).await.map_err(|_| fault(Fault::Broken, "the gate is shutting down"))?;
         let (sealed, last) = match outcome.recv().await {
             Some(Admitted::In { epoch }) => (answer(Pairing::Confirmed, "")?, Answer::Joined { person: person.to_string(), epoch }),
-            Some(Admitted::Waiting { request, need }) => (answer(Pairing::Waiting, &format!("{need} admins must approve request {}", request.short()))?, Answer::Proposed { id: request.to_string(), need }),
+            Some(Admitted::Waiting { request, need }) => (answer(Pairing::Waiting, &format!("{} must approve request {}", crate::show::persons(need), request.short()))?, Answer::Proposed { id: request.to_string(), need }),
             Some(Admitted::Refused(why)) => (answer(Pairing::Refused, &why)?, fault(Fault::Refused, why)),
             None => (answer(Pairing::Refused, "the gate can't keep it")?, fault(Fault::Broken, "the gate couldn't keep the new device")),
         };

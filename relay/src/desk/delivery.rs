@@ -24,6 +24,11 @@ impl Desk {
                 }
                 Next::Deliver(next) => next,
             };
+            // A reader that has something to acknowledge can wait for more until there is room for it.
+            if mailbox.in_flight() > 0 && self.health.memory.is_full() {
+                seat.bodies.clear();
+                return;
+            }
             let unwritten = self.unwritten.get(&next.number).map(|unwritten| unwritten.body.clone());
             let Some(body) = unwritten.or_else(|| seat.bodies.remove(&next.number)) else {
                 if !seat.asked {
@@ -51,7 +56,9 @@ impl Desk {
                 received: next.received,
                 envelope,
             };
-            if seat.outbox.deliver(deliver, bytes).is_err() {
+            if seat.outbox.deliver(deliver, bytes).is_ok() {
+                self.health.metrics.delivered.inc();
+            } else {
                 // Cut off; what it didn't get waits for the next reader.
                 self.seats.remove(key);
             }

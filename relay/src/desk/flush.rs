@@ -42,6 +42,13 @@ impl Desk {
             {
                 continue;
             }
+            if self
+                .unflushed
+                .get(&put)
+                .is_some_and(|unflushed| !unflushed.acknowledged)
+            {
+                self.health.metrics.stored_flushed.inc();
+            }
             let senders = self.unflushed.remove(&put).map(|unflushed| unflushed.senders);
             for sender in senders.into_iter().flatten() {
                 sender.answer(RelayFrame::Stored {

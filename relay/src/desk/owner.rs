@@ -2,17 +2,24 @@
 
 use std::collections::HashMap;
 
+use tokio::time::Instant;
 use wire::frame::{Close, Done, RelayFrame, Stored};
 use wire::mailbox::CapabilityHash;
 
 use super::{Desk, Seat};
+use crate::addresses::Visitor;
 use crate::mailbox::{Mailbox, RESERVE, Waiting};
+use crate::metrics::Limit;
 use crate::outbox::Outbox;
 use crate::store::Change;
+
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 impl Desk {
     pub(super) fn read(&mut self, key: [u8; 32], connection: u64, outbox: Outbox) {
         self.expire_mailbox(&key);
+        self.saw(&key);
         let (next_sequence, waiting) = self
             .mailboxes
             .get(&key)
@@ -48,6 +55,7 @@ impl Desk {
             return;
         };
         let (number, gone) = (mailbox.number, mailbox.acknowledge(sequence));
+        self.health.metrics.acknowledged.inc_by(gone.len() as u64);
         for waiting in gone {
             self.acknowledged(key, number, &waiting);
         }
@@ -66,6 +74,7 @@ impl Desk {
             return;
         };
         unflushed.acknowledged = true;
+        self.health.metrics.stored_acknowledged.inc();
         for sender in unflushed.senders.drain(..) {
             sender.answer(RelayFrame::Stored {
                 id: put.1,
@@ -87,13 +96,21 @@ impl Desk {
         &mut self,
         key: [u8; 32],
         hash: CapabilityHash,
-        max_envelopes: u32,
-        max_bytes: u64,
+        (max_envelopes, max_bytes): (u32, u64),
+        visitor: &Visitor,
         outbox: Outbox,
     ) {
         let known = self.mailboxes.get(&key);
-        if known.is_none() && self.mailboxes.len() >= self.bounds.mailboxes {
-            return outbox.close(Close::TooMany);
+        if known.is_none() {
+            let limit = if self.mailboxes.len() >= self.bounds.mailboxes || !visitor.opens_mailbox(Instant::now()) {
+                Some(Limit::Mailboxes)
+            } else {
+                self.health.memory.is_full().then_some(Limit::Memory)
+            };
+            if let Some(limit) = limit {
+                self.health.metrics.limited(limit);
+                return outbox.close(Close::TooMany);
+            }
         }
         let number = self.next_capability;
         let mailbox = self
@@ -117,7 +134,10 @@ impl Desk {
         let Some(number) = mailbox.allow(hash, number, max_envelopes, max_bytes) else {
             return outbox.close(Close::TooMany);
         };
-        self.next_capability = self.next_capability.max(number + 1);
+        if number == self.next_capability {
+            self.next_capability += 1;
+            self.capability_count += 1;
+        }
         self.batch.changes.push(Change::Allow {
             mailbox: owner,
             number,
@@ -126,11 +146,27 @@ impl Desk {
             max_bytes,
         });
         self.answers.push((outbox, RelayFrame::Done(Done::Allow(hash))));
+        self.saw(&key);
+    }
+
+    /// The owner is here: noted once a day, which is often enough to tell an abandoned mailbox from one in use.
+    pub(super) fn saw(&mut self, key: &[u8; 32]) {
+        let now = self.now();
+        if let Some(mailbox) = self.mailboxes.get_mut(key)
+            && now.saturating_sub(mailbox.seen) >= DAY_MS
+        {
+            mailbox.seen = now;
+            self.batch.changes.push(Change::Seen {
+                mailbox: mailbox.number,
+                at: now,
+            });
+        }
     }
 
     pub(super) fn revoke(&mut self, key: &[u8; 32], hash: CapabilityHash, outbox: Outbox) {
         let number = self.mailboxes.get_mut(key).and_then(|mailbox| mailbox.revoke(&hash));
         if let Some(number) = number {
+            self.capability_count -= 1;
             self.batch.changes.push(Change::Revoke { number });
         }
         // Also for an unknown one, but never before what was revoked earlier is flushed.
@@ -138,8 +174,14 @@ impl Desk {
     }
 
     pub(super) fn close(&mut self, key: &[u8; 32], outbox: Outbox) {
+        self.close_mailbox(key);
+        self.answers.push((outbox, RelayFrame::Done(Done::CloseMailbox)));
+    }
+
+    pub(super) fn close_mailbox(&mut self, key: &[u8; 32]) {
         let now = self.now();
         if let Some(mailbox) = self.mailboxes.get_mut(key).filter(|mailbox| mailbox.closed.is_none()) {
+            self.capability_count -= mailbox.capabilities();
             let (number, gone) = (mailbox.number, mailbox.close(now));
             // Its owner has done with them: that is as good as acknowledged.
             for waiting in gone {
@@ -162,6 +204,5 @@ impl Desk {
                 at: now,
             });
         }
-        self.answers.push((outbox, RelayFrame::Done(Done::CloseMailbox)));
     }
 }

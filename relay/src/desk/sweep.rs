@@ -7,7 +7,7 @@ use wire::limits::TTL_SECONDS_MAX;
 
 use super::Desk;
 use crate::clerks::Question;
-use crate::mailbox::Waiting;
+use crate::mailbox::{Mailbox, Waiting};
 use crate::store::Change;
 
 /// Most envelopes swept at a time, so that a sweep never holds up the others for long.
@@ -43,6 +43,7 @@ impl Desk {
         self.sweeps += 1;
         // Once an hour is often enough for what is kept a month.
         if self.sweeps.is_multiple_of(3600) {
+            self.close_abandoned(now);
             self.forget_closed(now);
         }
     }
@@ -59,6 +60,24 @@ impl Desk {
             self.batch.forget.push((mailbox, id));
         }
         self.batch.forget_before = self.batch.forget_before.max(now);
+    }
+
+    /// A mailbox whose owner hasn't come for long and in which nothing waits: else whoever once filled the relay with
+    /// mailboxes would have filled it for good.
+    pub(super) fn close_abandoned(&mut self, now: u64) {
+        let readers: Vec<_> = self.seats.keys().copied().collect();
+        for key in readers {
+            self.saw(&key);
+        }
+        let limit = self.bounds.abandoned_ms;
+        let is_abandoned = |mailbox: &Mailbox| {
+            mailbox.closed.is_none() && mailbox.waiting() == 0 && now.saturating_sub(mailbox.seen) >= limit
+        };
+        let abandoned = self.mailboxes.iter().filter(|(_, mailbox)| is_abandoned(mailbox));
+        let abandoned: Vec<_> = abandoned.map(|(key, _)| *key).take(SWEPT).collect();
+        for key in abandoned {
+            self.close_mailbox(&key);
+        }
     }
 
     fn forget_closed(&mut self, now: u64) {
@@ -91,6 +110,7 @@ impl Desk {
     /// An envelope left its mailbox unread. If it isn't flushed yet it is first written, then deleted.
     pub(super) fn expire(&mut self, key: &[u8; 32], mailbox: i64, waiting: &Waiting) {
         self.uncount(key, mailbox, waiting);
+        self.health.metrics.expired.inc();
         self.batch.deleted.push(waiting.number);
     }
 

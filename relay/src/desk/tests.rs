@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use sha2::{Digest, Sha256};
@@ -9,7 +10,9 @@ use wire::frame::Done;
 use wire::mailbox::Capability;
 
 use super::*;
+use crate::addresses::Visitor;
 use crate::mailbox::RESERVE;
+use crate::memory::Memory;
 use crate::outbox::{Out, Outgoing, outbox};
 use crate::store::Change;
 
@@ -28,16 +31,18 @@ impl World {
             mailboxes: 10,
             bytes: 1 << 30,
             puts: 100_000,
+            abandoned_ms: 90 * 24 * 3600 * 1000,
         };
         let mut world = Self {
-            desk: Desk::new(bounds, Arc::new(|| 1_000_000)),
-            owner: outbox(),
-            sender: outbox(),
+            desk: Desk::new(bounds, Arc::new(|| 1_000_000), Health::default()),
+            owner: outbox(Memory::default()),
+            sender: outbox(Memory::default()),
         };
         world.owner(OwnerOrder::Allow {
             capability: capability().hash(),
             max_envelopes: 10_000,
             max_bytes: 1 << 30,
+            visitor: Visitor::default(),
         });
         world.flush();
         assert_eq!(
@@ -266,6 +271,7 @@ fn closing_while_a_put_is_written_deletes_it_and_a_new_put_of_that_id_is_new() {
         capability: capability().hash(),
         max_envelopes: 1,
         max_bytes: 1024,
+        visitor: Visitor::default(),
     });
     world.put(1);
     world.desk.written(*first);
@@ -332,4 +338,99 @@ fn an_envelope_that_the_store_lost_is_passed_over() {
         .collect();
     assert_eq!(sequences, [1, 3]);
     assert!(world.desk.questions.is_empty());
+}
+
+/// A desk whose clock can be moved, with a mailbox in which envelopes `waiting` wait.
+fn aging(waiting: u8) -> (World, Arc<AtomicU64>) {
+    let clock = Arc::new(AtomicU64::new(1_000_000));
+    let mut world = World::new();
+    let hand = Arc::clone(&clock);
+    world.desk.clock = Arc::new(move || hand.load(Ordering::Relaxed));
+    for id in 0..waiting {
+        world.put(id);
+    }
+    while let Some(batch) = world.desk.next_batch() {
+        world.desk.written(*batch);
+    }
+    (world, clock)
+}
+
+const DAY: u64 = 24 * 3600 * 1000;
+
+fn pass(world: &mut World, clock: &AtomicU64, days: u64) -> Vec<Change> {
+    let now = clock.fetch_add(days * DAY, Ordering::Relaxed) + days * DAY;
+    world.desk.close_abandoned(now);
+    world.desk.next_batch().map_or(Vec::new(), |batch| batch.changes)
+}
+
+#[test]
+fn a_mailbox_is_closed_when_its_owner_stays_away_and_nothing_waits() {
+    let (mut world, clock) = aging(0);
+    assert!(pass(&mut world, &clock, 89).is_empty());
+    assert!(matches!(pass(&mut world, &clock, 1)[..], [Change::Close { .. }]));
+    // Once.
+    assert!(pass(&mut world, &clock, 1).is_empty());
+    world.put(1);
+    assert!(matches!(
+        said(&mut world.sender.1)[..],
+        [RelayFrame::Refused {
+            reason: Reason::NotAllowed,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn a_mailbox_in_which_something_waits_is_kept() {
+    let (mut world, clock) = aging(1);
+    assert!(pass(&mut world, &clock, 1000).is_empty());
+}
+
+#[test]
+fn an_owner_that_comes_is_noted_once_a_day_and_keeps_its_mailbox() {
+    let (mut world, clock) = aging(0);
+    assert!(pass(&mut world, &clock, 89).is_empty());
+    world.owner(OwnerOrder::Read);
+    world.owner(OwnerOrder::Read);
+    assert!(matches!(pass(&mut world, &clock, 0)[..], [Change::Seen { .. }]));
+    // One that stays is there, too.
+    assert!(matches!(pass(&mut world, &clock, 200)[..], [Change::Seen { .. }]));
+    world.owner(OwnerOrder::Leave);
+    assert!(pass(&mut world, &clock, 89).is_empty());
+    assert!(matches!(pass(&mut world, &clock, 1)[..], [Change::Close { .. }]));
+}
+
+#[test]
+fn what_is_held_is_counted_and_given_back() {
+    let mut world = World::new();
+    world.desk.report();
+    let before = world.desk.health.memory.used();
+    world.put(1);
+    world.desk.report();
+    assert!(world.desk.health.memory.used() >= before + 1024);
+    world.owner(OwnerOrder::Close);
+    world.flush();
+    world.desk.report();
+    // The mailbox's numbering is kept, its capability isn't.
+    assert!(world.desk.health.memory.used() < before);
+}
+
+#[test]
+fn a_reader_with_something_to_acknowledge_waits_while_memory_is_used_up() {
+    let mut world = World::new();
+    world.desk.health.memory = Memory::new(1000);
+    world.owner(OwnerOrder::Read);
+    said(&mut world.owner.1);
+    let elsewhere = world.desk.health.memory.charge(1000);
+    // The first always goes: else nobody could ever give memory back.
+    world.put(1);
+    world.put(2);
+    assert_eq!(said(&mut world.owner.1).len(), 1);
+    world.owner(OwnerOrder::Ack { sequence: 1 });
+    assert_eq!(said(&mut world.owner.1).len(), 1);
+    world.put(3);
+    assert_eq!(said(&mut world.owner.1).len(), 0);
+    drop(elsewhere);
+    world.owner(OwnerOrder::Ack { sequence: 2 });
+    assert_eq!(said(&mut world.owner.1).len(), 1);
 }

@@ -203,3 +203,49 @@ fn io_error(path: &Path, source: io::Error) -> StoreError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::store::{Batch, Change, Record};
+
+    #[tokio::test]
+    async fn a_store_of_the_first_layout_is_brought_up_to_date_and_keeps_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.db");
+        let mut store = Store::open(&path).await.unwrap();
+        let batch = Batch {
+            changes: vec![Change::Open {
+                mailbox: 1,
+                key: [7; 32],
+                next_sequence: 5,
+            }],
+            ..Batch::default()
+        };
+        store.writer.write(&batch).await.unwrap();
+        for step in [
+            "ALTER TABLE mailboxes DROP COLUMN seen",
+            "DELETE FROM _sqlx_migrations WHERE version = 2",
+            "PRAGMA user_version = 1",
+        ] {
+            sqlx::query(step).execute(&mut store.writer.connection).await.unwrap();
+        }
+        store.reader.close().await.unwrap();
+        store.writer.close().await.unwrap();
+        let mut store = Store::open(&path).await.unwrap();
+        let mut found = Vec::new();
+        store
+            .reader
+            .load(|record| match record {
+                Record::Mailbox {
+                    next_sequence, seen, ..
+                } => found.push((next_sequence, seen)),
+                _ => panic!("nothing else was written"),
+            })
+            .await
+            .unwrap();
+        assert_eq!(found, [(5, 0)]);
+    }
+}

@@ -84,12 +84,13 @@ impl Reader {
 type Decode = fn(&SqliteRow) -> Result<Record, sqlx::Error>;
 
 const RECORDS: [(&str, Decode); 4] = [
-    ("SELECT number, key, next_sequence, closed FROM mailboxes", |row| {
+    ("SELECT number, key, next_sequence, closed, seen FROM mailboxes", |row| {
         Ok(Record::Mailbox {
             number: row.try_get(0)?,
             key: array(row, 1)?,
             next_sequence: number(row, 2)?,
             closed: row.try_get::<Option<i64>, _>(3)?.and_then(|at| u64::try_from(at).ok()),
+            seen: number(row, 4)?,
         })
     }),
     (
@@ -128,12 +129,12 @@ const RECORDS: [(&str, Decode); 4] = [
     }),
 ];
 
-fn array<const N: usize>(row: &SqliteRow, index: usize) -> Result<[u8; N], sqlx::Error> {
+pub(super) fn array<const N: usize>(row: &SqliteRow, index: usize) -> Result<[u8; N], sqlx::Error> {
     let bytes: &[u8] = row.try_get(index)?;
     bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-fn number<N: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<N, sqlx::Error> {
+pub(super) fn number<N: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<N, sqlx::Error> {
     let number: i64 = row.try_get(index)?;
     N::try_from(number).map_err(|_| sqlx::Error::Decode("a number out of bounds".into()))
 }

@@ -170,6 +170,13 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<(),
                 .execute(connection)
                 .await?;
         }
+        Change::Seen { mailbox, at } => {
+            sqlx::query("UPDATE mailboxes SET seen = ? WHERE number = ?")
+                .bind(signed(*at))
+                .bind(mailbox)
+                .execute(connection)
+                .await?;
+        }
         Change::Forget { mailbox } => {
             sqlx::query("DELETE FROM mailboxes WHERE number = ? AND closed IS NOT NULL")
                 .bind(mailbox)

@@ -299,7 +299,11 @@ mod tests {
             let party = identity(seed).party();
             crate::statement::sign(&identity(seed), Decision { party, ..words.clone() }).unwrap()
         });
-        assert_ne!(same[0].digest(), same[1].digest(), "the payload says whose words they are");
+        assert_ne!(
+            same[0].digest(),
+            same[1].digest(),
+            "the payload says whose words they are"
+        );
         assert!(matches!(decide(&request, &same, &team, at(NOON)), Verdict::Open(_)));
     }
 

@@ -5,6 +5,7 @@
 //! [`MailboxKey`](crate::mailbox::MailboxKey), [`EnvelopeSecret`](crate::envelope::EnvelopeSecret)), so that none can
 //! be handed over for another.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -113,24 +114,45 @@ impl Text {
 /// Longer than any of our texts (71 characters) and the bound on what is looked at: 90, BIP 173's own.
 const TEXT_CAPACITY: usize = 90;
 
-/// Admits the bytes of an Ed25519 public key only if they are the canonical form of a point that isn't of small order.
-///
-/// Small-order keys have signatures that verify for many messages; a point with two encodings would be two parties.
-pub(crate) fn check_point(bytes: &[u8; 32]) -> Result<(), KeyError> {
-    let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Point)?;
-    if key.is_weak() || key.to_edwards().compress().as_bytes() != bytes {
-        return Err(KeyError::Point);
-    }
-    Ok(())
+/// Keys that are kept decoded in each thread, 200 bytes each: a transcript names the same few again and again, and decoding one costs
+/// a third of verifying a signature.
+const DECODED: usize = 64;
+
+thread_local! {
+    static KEYS: RefCell<[Option<VerifyingKey>; DECODED]> = const { RefCell::new([None; DECODED]) };
 }
 
-/// Verifies one signature by the strict rules: canonical S, neither A nor R of small order, no cofactor. The key's own
-/// encoding was checked by [`check_point`] when it came in.
+/// Decodes an Ed25519 public key only if the bytes are the canonical form of a point that isn't of small order. Keeps what it
+/// found: the same bytes always decode to the same.
+///
+/// Small-order keys have signatures that verify for many messages; a point with two encodings would be two parties.
+fn decode_point(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
+    let place = usize::from(bytes.iter().fold(0, |mixed, byte| mixed ^ byte)) % DECODED;
+    KEYS.with_borrow_mut(|keys| {
+        let kept = keys.get_mut(place).ok_or(KeyError::Point)?;
+        if let Some(key) = kept.filter(|key| key.as_bytes() == bytes) {
+            return Ok(key);
+        }
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Point)?;
+        if key.is_weak() || key.to_edwards().compress().as_bytes() != bytes {
+            return Err(KeyError::Point);
+        }
+        *kept = Some(key);
+        Ok(key)
+    })
+}
+
+/// Admits the bytes of a public key that can be used.
+pub(crate) fn check_point(bytes: &[u8; 32]) -> Result<(), KeyError> {
+    decode_point(bytes).map(|_| ())
+}
+
+/// Verifies one signature by the strict rules: canonical S, neither A nor R of small order, no cofactor.
 ///
 /// Every party must come to the same answer, today's verifier and the auditor's in ten years; the lenient rules and
 /// batch verification differ between libraries on crafted signatures.
 pub(crate) fn verify_strict(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
-    let key = VerifyingKey::from_bytes(key).map_err(|_| BadSignature)?;
+    let key = decode_point(key).map_err(|_| BadSignature)?;
     key.verify_strict(message, &Signature::from_bytes(signature))
         .map_err(|_| BadSignature)
 }

@@ -25,7 +25,11 @@ impl Bell {
     /// Waits until it has rung more than `count` times, at most `longest`. Whether it has.
     pub fn wait_beyond(&self, count: u64, longest: Duration) -> bool {
         let rung = lock(&self.0.0);
-        let (rung, _) = self.0.1.wait_timeout_while(rung, longest, |rung| *rung <= count).unwrap_or_else(PoisonError::into_inner);
+        let (rung, _) = self
+            .0
+            .1
+            .wait_timeout_while(rung, longest, |rung| *rung <= count)
+            .unwrap_or_else(PoisonError::into_inner);
         *rung > count
     }
 
@@ -93,7 +97,11 @@ impl Said {
             if left.is_zero() {
                 return Err(String::from_utf8_lossy(&bytes.0).into_owned());
             }
-            bytes = self.more.wait_timeout(bytes, left).unwrap_or_else(PoisonError::into_inner).0;
+            bytes = self
+                .more
+                .wait_timeout(bytes, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -106,17 +114,34 @@ impl Process {
     /// Starts a program. Nothing of this process's own Countersign settings reaches it.
     pub fn start(program: &Path, arguments: &[&OsStr], bell: &Bell) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTERSIGN")) {
             if name != "COUNTERSIGN_LOG" {
                 command.env_remove(name);
             }
         }
-        let name = arguments.iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let name = arguments
+            .iter()
+            .map(|argument| argument.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ");
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let stdout = listen(child.stdout.take().expect("it was piped"), bell.clone());
         let stderr = listen(child.stderr.take().expect("it was piped"), bell.clone());
-        Self { name, stdin: child.stdin.take(), child, stdout, stderr, ended: None }
+        Self {
+            name,
+            stdin: child.stdin.take(),
+            child,
+            stdout,
+            stderr,
+            ended: None,
+        }
     }
 
     /// Its process id.
@@ -141,7 +166,11 @@ impl Process {
     pub fn says(&self, words: &str) -> bool {
         match self.stdout.find(words, 0, Instant::now() + DEADLINE) {
             Ok(found) => found.is_some(),
-            Err(said) => panic!("`{}` never says {words:?}; stdout: {said}\nstderr: {}", self.name, self.stderr()),
+            Err(said) => panic!(
+                "`{}` never says {words:?}; stdout: {said}\nstderr: {}",
+                self.name,
+                self.stderr()
+            ),
         }
     }
 
@@ -152,7 +181,11 @@ impl Process {
     pub fn remarks(&self, words: &str) -> bool {
         match self.stderr.find(words, 0, Instant::now() + DEADLINE) {
             Ok(found) => found.is_some(),
-            Err(said) => panic!("`{}` never says {words:?}; stderr: {said}\nstdout: {}", self.name, self.stdout()),
+            Err(said) => panic!(
+                "`{}` never says {words:?}; stderr: {said}\nstdout: {}",
+                self.name,
+                self.stdout()
+            ),
         }
     }
 
@@ -199,8 +232,17 @@ impl Process {
             let mut bytes = lock(&said.bytes);
             while !bytes.1 {
                 let left = end.saturating_duration_since(Instant::now());
-                assert!(!left.is_zero(), "`{}` doesn't end; stderr: {}", self.name, String::from_utf8_lossy(&bytes.0));
-                bytes = said.more.wait_timeout(bytes, left).unwrap_or_else(PoisonError::into_inner).0;
+                assert!(
+                    !left.is_zero(),
+                    "`{}` doesn't end; stderr: {}",
+                    self.name,
+                    String::from_utf8_lossy(&bytes.0)
+                );
+                bytes = said
+                    .more
+                    .wait_timeout(bytes, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
         }
         self.reap()
@@ -224,7 +266,10 @@ impl Process {
     /// Asks it to end, as an operator would, and waits.
     pub fn terminate(&mut self) -> ExitStatus {
         if self.runs() {
-            let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a process id");
+            let id = i32::try_from(self.id())
+                .ok()
+                .and_then(Pid::from_raw)
+                .expect("a process id");
             let _ = rustix::process::kill_process(id, Signal::TERM);
         }
         self.end()

@@ -1,8 +1,7 @@
-//! Who the processes are: the relay, the gate, an admin who watches, and whoever asks; and a world of them.
+//! Who the processes are: the gate, an admin who watches, and whoever asks; and a world of them with its relay, which is in `relay`.
 
 use std::ffi::OsStr;
 use std::io::BufReader;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,25 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tempfile::TempDir;
 
 use super::child::{Bell, Process};
+use super::relay::Relay;
 use crate::program::program;
 
 const PROGRAMS: [&str; 2] = ["countersign", "countersign-relay"];
 
 /// What `countersign watch` asks with.
 const PROMPT: &str = "[q]uit: ";
-
-/// A relay: its store stays when it doesn't.
-pub struct Relay {
-    /// Where it keeps envelopes.
-    pub store: PathBuf,
-    /// Its address, the same after each start.
-    pub address: String,
-    /// Further arguments of its command line.
-    pub arguments: Vec<String>,
-    bell: Bell,
-    process: Option<Process>,
-    log: String,
-}
 
 /// A gate's home, and its process while it serves.
 pub struct Gate {
@@ -70,7 +57,7 @@ pub struct World {
 }
 
 /// Further names of the programs, for as long as a world is there: a build that replaces them meanwhile changes nothing here.
-fn programs() -> Arc<TempDir> {
+pub(super) fn programs() -> Arc<TempDir> {
     static HELD: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(folder) = held.upgrade() {
@@ -78,7 +65,10 @@ fn programs() -> Arc<TempDir> {
     }
     let originals = PROGRAMS.map(program);
     let [first, _] = &originals;
-    let folder = tempfile::Builder::new().prefix("held-").tempdir_in(first.parent().expect("a program is in a folder")).expect("a folder beside the programs");
+    let folder = tempfile::Builder::new()
+        .prefix("held-")
+        .tempdir_in(first.parent().expect("a program is in a folder"))
+        .expect("a folder beside the programs");
     for (name, original) in PROGRAMS.iter().zip(&originals) {
         std::fs::hard_link(original, folder.path().join(name)).expect("another name for a program");
     }
@@ -87,7 +77,11 @@ fn programs() -> Arc<TempDir> {
     folder
 }
 
-fn close(process: &mut Option<Process>, log: &mut String, how: impl FnOnce(&mut Process) -> Option<ExitStatus>) -> Option<ExitStatus> {
+pub(super) fn close(
+    process: &mut Option<Process>,
+    log: &mut String,
+    how: impl FnOnce(&mut Process) -> Option<ExitStatus>,
+) -> Option<ExitStatus> {
     let mut process = process.take()?;
     let status = how(&mut process);
     log.push_str(&process.stdout());
@@ -95,12 +89,12 @@ fn close(process: &mut Option<Process>, log: &mut String, how: impl FnOnce(&mut 
     status
 }
 
-fn kill(process: &mut Process) -> Option<ExitStatus> {
+pub(super) fn kill(process: &mut Process) -> Option<ExitStatus> {
     process.kill();
     None
 }
 
-fn terminate(process: &mut Process) -> Option<ExitStatus> {
+pub(super) fn terminate(process: &mut Process) -> Option<ExitStatus> {
     Some(process.terminate())
 }
 
@@ -115,72 +109,13 @@ pub fn countersign(home: &Path, arguments: &[&str], bell: &Bell) -> Process {
 fn done(home: &Path, arguments: &[&str]) -> String {
     let mut process = countersign(home, arguments, &Bell::default());
     let status = process.end();
-    assert!(status.success(), "{arguments:?}: {status}\n{}{}", process.stdout(), process.stderr());
+    assert!(
+        status.success(),
+        "{arguments:?}: {status}\n{}{}",
+        process.stdout(),
+        process.stderr()
+    );
     process.stdout()
-}
-
-/// A port that stays free while a relay is restarted: outside of the range from which the system takes the ports of outgoing connections, one of which
-/// could even be connected to itself.
-fn quiet_port() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap_or(0);
-    (first..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
-}
-
-impl Relay {
-    fn new(folder: &Path, arguments: Vec<String>, bell: &Bell) -> Self {
-        static NEXT: Mutex<()> = Mutex::new(());
-        // One at a time: two tests of this process would find the same port.
-        let turn = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = format!("127.0.0.1:{}", quiet_port());
-        let mut relay = Self { store: folder.join("relay").join("relay.db"), address, arguments, bell: bell.clone(), process: None, log: String::new() };
-        relay.start();
-        drop(turn);
-        relay
-    }
-
-    /// Its url.
-    pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
-    }
-
-    /// Starts it and doesn't wait.
-    pub fn begin(&mut self) {
-        let mut arguments = vec![OsStr::new("--listen"), OsStr::new(&self.address), OsStr::new("--store"), self.store.as_os_str()];
-        arguments.extend(self.arguments.iter().map(OsStr::new));
-        self.process = Some(Process::start(&programs().path().join("countersign-relay"), &arguments, &self.bell));
-    }
-
-    /// Starts it and waits until it listens.
-    pub fn start(&mut self) {
-        self.begin();
-        assert!(self.process().says("listening on"), "the relay doesn't start: {}", self.process().stderr());
-    }
-
-    /// Its running process.
-    pub fn process(&self) -> &Process {
-        self.process.as_ref().expect("the relay runs")
-    }
-
-    /// SIGKILL.
-    pub fn crash(&mut self) {
-        close(&mut self.process, &mut self.log, kill);
-    }
-
-    /// SIGTERM; how it ended.
-    pub fn stop(&mut self) -> ExitStatus {
-        close(&mut self.process, &mut self.log, terminate).expect("the relay runs")
-    }
-
-    /// All that it ever wrote to stdout and stderr.
-    pub fn log(&self) -> String {
-        let now = self.process.as_ref().map_or(String::new(), |process| process.stdout() + &process.stderr());
-        format!("{}{now}", self.log)
-    }
-
-    /// The store's files: the database and what SQLite keeps beside it.
-    pub fn files(&self) -> Vec<PathBuf> {
-        beside(&self.store)
-    }
 }
 
 /// A database file and what SQLite keeps beside it, as far as they are there.
@@ -190,14 +125,23 @@ pub fn beside(database: &Path) -> Vec<PathBuf> {
         name.push(suffix);
         PathBuf::from(name)
     };
-    ["", "-wal", "-shm", "-journal"].into_iter().map(named).filter(|path| path.exists()).collect()
+    ["", "-wal", "-shm", "-journal"]
+        .into_iter()
+        .map(named)
+        .filter(|path| path.exists())
+        .collect()
 }
 
 impl Gate {
     fn new(folder: &Path, relay: &str, name: &str, bell: &Bell) -> Self {
         let home = folder.join("gate");
         done(&home, &["gate", "init", "--relay", relay, "--name", name]);
-        let mut gate = Self { home, bell: bell.clone(), process: None, log: String::new() };
+        let mut gate = Self {
+            home,
+            bell: bell.clone(),
+            process: None,
+            log: String::new(),
+        };
         gate.start();
         gate
     }
@@ -210,7 +154,11 @@ impl Gate {
     /// Starts it and waits until it listens.
     pub fn start(&mut self) {
         self.begin();
-        assert!(self.process().says("gate listening on"), "the gate doesn't start: {}", self.process().stderr());
+        assert!(
+            self.process().says("gate listening on"),
+            "the gate doesn't start: {}",
+            self.process().stderr()
+        );
     }
 
     /// Its running process.
@@ -230,7 +178,10 @@ impl Gate {
 
     /// All that it ever wrote to stdout and stderr.
     pub fn log(&self) -> String {
-        let now = self.process.as_ref().map_or(String::new(), |process| process.stdout() + &process.stderr());
+        let now = self
+            .process
+            .as_ref()
+            .map_or(String::new(), |process| process.stdout() + &process.stderr());
         format!("{}{now}", self.log)
     }
 
@@ -264,11 +215,30 @@ impl Admin {
         let link = field(&inviting.stdout(), "link");
         let home = folder.join("admin");
         let mut joining = countersign(&home, &["--json", "join", &link, "--yes", "--name", device], bell);
-        assert!(joining.says("\"code\"") && inviting.says("\"code\""), "no code: {}{}", joining.stderr(), inviting.stderr());
-        assert_eq!(field(&joining.stdout(), "code"), field(&inviting.stdout(), "code"), "the codes differ");
+        assert!(
+            joining.says("\"code\"") && inviting.says("\"code\""),
+            "no code: {}{}",
+            joining.stderr(),
+            inviting.stderr()
+        );
+        assert_eq!(
+            field(&joining.stdout(), "code"),
+            field(&inviting.stdout(), "code"),
+            "the codes differ"
+        );
         inviting.types("y");
-        assert!(joining.end().success() && inviting.end().success(), "not enrolled: {}{}", joining.stderr(), inviting.stderr());
-        Self { home, bell: bell.clone(), process: None, log: String::new() }
+        assert!(
+            joining.end().success() && inviting.end().success(),
+            "not enrolled: {}{}",
+            joining.stderr(),
+            inviting.stderr()
+        );
+        Self {
+            home,
+            bell: bell.clone(),
+            process: None,
+            log: String::new(),
+        }
     }
 
     /// Watches, and answers every request with this line as soon as it is shown.
@@ -276,6 +246,16 @@ impl Admin {
         let mut process = countersign(&self.home, &["watch"], &self.bell);
         process.answers(PROMPT, answer);
         self.process = Some(process);
+    }
+
+    /// Watches, and answers what is typed with [`Admin::types`].
+    pub fn attend(&mut self) {
+        self.process = Some(countersign(&self.home, &["watch"], &self.bell));
+    }
+
+    /// Types a line where the admin watches.
+    pub fn types(&mut self, line: &str) {
+        self.process.as_mut().expect("the admin watches").types(line);
     }
 
     /// Watches, and answers nothing.
@@ -300,7 +280,10 @@ impl Admin {
 
     /// All that the watching processes ever wrote.
     pub fn log(&self) -> String {
-        let now = self.process.as_ref().map_or(String::new(), |process| process.stdout() + &process.stderr());
+        let now = self
+            .process
+            .as_ref()
+            .map_or(String::new(), |process| process.stdout() + &process.stderr());
         format!("{}{now}", self.log)
     }
 
@@ -312,7 +295,9 @@ impl Admin {
 
 /// The first value of this name in lines of JSON.
 fn field(lines: &str, name: &str) -> String {
-    let values = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let values = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut found = values.filter_map(|value| value.get(name).and_then(|value| value.as_str()).map(str::to_owned));
     found.next().unwrap_or_else(|| panic!("no {name} in {lines}"))
 }
@@ -324,7 +309,9 @@ impl Asking {
         arguments.extend(options);
         arguments.push("--");
         arguments.extend(command);
-        Self { process: countersign(gate, &arguments, bell) }
+        Self {
+            process: countersign(gate, &arguments, bell),
+        }
     }
 
     /// Waits until the gate has taken the request; false if that never happened.
@@ -346,18 +333,28 @@ impl Asking {
 impl World {
     /// A world whose parties have plain names.
     pub fn new() -> Self {
-        Self::named("gate", "alice", "laptop", Vec::new())
+        Self::named("gate", "alice", "laptop", |_| Vec::new())
     }
 
-    /// A world with these names of the gate, its admin and the admin's device, and further arguments for the relay.
-    pub fn named(gate: &str, person: &str, device: &str, relay: Vec<String>) -> Self {
+    /// A world with these names of the gate, its admin and the admin's device, and further arguments for the relay, made of its address.
+    pub fn named(gate: &str, person: &str, device: &str, relay: impl FnOnce(&str) -> Vec<String>) -> Self {
         let programs = programs();
-        let folder = tempfile::Builder::new().prefix("cs-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("cs-")
+            .tempdir()
+            .expect("a temporary folder");
         let bell = Bell::default();
         let relay = Relay::new(folder.path(), relay, &bell);
         let gate = Gate::new(folder.path(), &relay.url(), gate, &bell);
         let admin = Admin::enrol(folder.path(), &gate, person, device, &bell);
-        Self { relay, gate, admin, bell, folder, _programs: programs }
+        Self {
+            relay,
+            gate,
+            admin,
+            bell,
+            folder,
+            _programs: programs,
+        }
     }
 
     /// A folder in which all of it is.
@@ -376,7 +373,9 @@ impl World {
             let Some(status) = self.gate.status() else { return false };
             let acked = status.pointer("/devices/0/acked").and_then(serde_json::Value::as_u64);
             let size = status.get("size").and_then(serde_json::Value::as_u64);
-            size.is_some() && acked == size && status.get("pending").and_then(serde_json::Value::as_u64) <= Some(pending)
+            size.is_some()
+                && acked == size
+                && status.get("pending").and_then(serde_json::Value::as_u64) <= Some(pending)
         });
     }
 }

@@ -2,10 +2,10 @@
 
 use std::io::Cursor;
 
+use approval::checkpoint::Checkpoint;
 use approval::export::{Expect, ExportWriter, Summary, verify};
 use approval::outcome::Ended;
 use approval::{Digest, Signed, Statement};
-use approval::checkpoint::Checkpoint;
 use countersign::store::Store;
 use wire::identity::PartyId;
 
@@ -44,12 +44,21 @@ impl Copy {
     /// If there is a finding.
     #[must_use]
     pub fn verified(&self) -> Summary {
-        verify(Cursor::new(self.export()), &Expect { gate: Some(self.gate), checkpoint: None }).expect("a transcript without findings")
+        verify(
+            Cursor::new(self.export()),
+            &Expect {
+                gate: Some(self.gate),
+                checkpoint: None,
+            },
+        )
+        .expect("a transcript without findings")
     }
 
     /// Every statement in it.
     pub fn statements(&self) -> impl Iterator<Item = Statement> + '_ {
-        self.entries.iter().map(|entry| entry.verify().expect("a signed statement").get().clone())
+        self.entries
+            .iter()
+            .map(|entry| entry.verify().expect("a signed statement").get().clone())
     }
 
     /// How a request ended, if it did.
@@ -64,12 +73,16 @@ impl Copy {
     /// How many permits a request got.
     #[must_use]
     pub fn permits(&self, request: &Digest) -> usize {
-        self.statements().filter(|statement| matches!(statement, Statement::Permit(permit) if permit.request == *request)).count()
+        self.statements()
+            .filter(|statement| matches!(statement, Statement::Permit(permit) if permit.request == *request))
+            .count()
     }
 
     /// How many decisions about a request were recorded.
     #[must_use]
     pub fn decisions(&self, request: &Digest) -> usize {
-        self.statements().filter(|statement| matches!(statement, Statement::Decision(decision) if decision.request == *request)).count()
+        self.statements()
+            .filter(|statement| matches!(statement, Statement::Decision(decision) if decision.request == *request))
+            .count()
     }
 }

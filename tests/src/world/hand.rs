@@ -75,13 +75,19 @@ pub enum Does {
 /// The lie about a put that is thrown away.
 #[must_use]
 pub fn stored(put: &Put) -> Does {
-    Does::Instead(vec![Said::Down(RelayFrame::Stored { id: put.id, how: Stored::Flushed })])
+    Does::Instead(vec![Said::Down(RelayFrame::Stored {
+        id: put.id,
+        how: Stored::Flushed,
+    })])
 }
 
 /// The same put with another envelope.
 #[must_use]
 pub fn with_envelope(put: &Put, envelope: Vec<u8>) -> Said {
-    Said::Up(ClientFrame::Put(Put { envelope: envelope.into(), ..put.clone() }))
+    Said::Up(ClientFrame::Put(Put {
+        envelope: envelope.into(),
+        ..put.clone()
+    }))
 }
 
 /// The same envelope as a put that the relay doesn't know yet.
@@ -133,13 +139,18 @@ impl Inner {
     fn pass(&self, number: u64, said: Said) {
         let mut state = self.state();
         let state = &mut *state;
-        let Some(line) = state.lines.get_mut(&number) else { return };
+        let Some(line) = state.lines.get_mut(&number) else {
+            return;
+        };
         match &said {
             Said::Up(ClientFrame::Login { mailbox, .. }) => line.of = *mailbox,
             Said::Up(ClientFrame::Put(put)) => state.recorded.push(put.clone()),
             _ => {}
         }
-        let passing = Passing { of: line.of, said: &said };
+        let passing = Passing {
+            of: line.of,
+            said: &said,
+        };
         let does = state.rule.as_mut().map_or(Does::Pass, |rule| rule(&passing));
         if !matches!(does, Does::Pass) {
             self.touched.send_modify(|touched| *touched += 1);
@@ -165,8 +176,18 @@ impl Hand {
     pub(super) async fn open() -> (Self, TcpListener) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let authority = listener.local_addr().expect("its address").to_string();
-        let inner = Arc::new(Inner { state: Mutex::default(), touched: watch::channel(0).0 });
-        (Self { authority, inner, task: None }, listener)
+        let inner = Arc::new(Inner {
+            state: Mutex::default(),
+            touched: watch::channel(0).0,
+        });
+        (
+            Self {
+                authority,
+                inner,
+                task: None,
+            },
+            listener,
+        )
     }
 
     /// Leads everybody to the relay.
@@ -188,6 +209,18 @@ impl Hand {
     /// What happens to each frame from now on.
     pub fn rule(&self, rule: impl FnMut(&Passing<'_>) -> Does + Send + 'static) {
         self.inner.state().rule = Some(Box::new(rule));
+    }
+
+    /// Every frame goes its way; those that fit are counted, for [`Hand::has_touched`].
+    pub fn touches(&self, fits: impl Fn(&Passing<'_>) -> bool + Send + 'static) {
+        self.inner.touched.send_replace(0);
+        self.rule(move |passing| {
+            if fits(passing) {
+                Does::Instead(vec![passing.said.clone()])
+            } else {
+                Does::Pass
+            }
+        });
     }
 
     /// From now on nothing happens to any frame; what was kept back goes its way, in order.
@@ -220,13 +253,20 @@ impl Hand {
     /// Every put to this mailbox that was ever seen.
     #[must_use]
     pub fn recorded_for(&self, mailbox: &MailboxId) -> Vec<Put> {
-        self.recorded().into_iter().filter(|put| put.mailbox == *mailbox.as_bytes()).collect()
+        self.recorded()
+            .into_iter()
+            .filter(|put| put.mailbox == *mailbox.as_bytes())
+            .collect()
     }
 
     /// Says something on the connection of this mailbox, to the relay or to its owner.
     pub fn says(&self, of: &MailboxId, said: Said) {
         let state = self.inner.state();
-        let line = state.lines.values().find(|line| line.of == *of.as_bytes()).expect("a connection of that mailbox");
+        let line = state
+            .lines
+            .values()
+            .find(|line| line.of == *of.as_bytes())
+            .expect("a connection of that mailbox");
         line.say(said);
     }
 
@@ -239,7 +279,9 @@ impl Hand {
     pub async fn has_touched(&self, frames: u64) {
         let mut touched = self.inner.touched.subscribe();
         let enough = touched.wait_for(|touched| *touched >= frames);
-        let _ = tokio::time::timeout(PATIENCE, enough).await.expect("the hand got something to meddle with");
+        let _ = tokio::time::timeout(PATIENCE, enough)
+            .await
+            .expect("the hand got something to meddle with");
     }
 
     /// How many frames the hand has meddled with.
@@ -261,14 +303,24 @@ impl Drop for Hand {
 async fn converse(near: TcpStream, relay: SocketAddr, inner: Arc<Inner>) {
     let _ = near.set_nodelay(true);
     let Ok(near) = accept_async(near).await else { return };
-    let Ok((far, _)) = connect_async(format!("ws://{relay}")).await else { return };
+    let Ok((far, _)) = connect_async(format!("ws://{relay}")).await else {
+        return;
+    };
     let ((up, to_relay), (down, to_party)) = (unbounded_channel(), unbounded_channel());
     let (cut, cutting) = watch::channel(());
     let number = {
         let mut state = inner.state();
         state.next += 1;
         let number = state.next;
-        state.lines.insert(number, Line { of: [0; 32], up, down, _cut: cut });
+        state.lines.insert(
+            number,
+            Line {
+                of: [0; 32],
+                up,
+                down,
+                _cut: cut,
+            },
+        );
         number
     };
     carry(near, far, to_relay, to_party, cutting, |said| inner.pass(number, said)).await;

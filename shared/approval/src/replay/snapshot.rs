@@ -37,7 +37,7 @@ object! {
 object! {
     /// A request that has not ended.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Open {
+    struct Open {
         request: Digest,
         decisions: Vec<Digest>,
         permit: Option<Digest>,

@@ -168,7 +168,10 @@ fn even_the_admins_cannot_leave_the_gate_alone_again() {
     world.permit(request);
     let orphaned = world.next_roster(&nobody, Some(request));
     assert_eq!(kind(world.judge(GATE, orphaned)), FindingKind::NobodyLeft);
-    assert_eq!(kind(world.judge(GATE, world.outcome(request, ran(Exit::Code(0), None)))), FindingKind::NotACommand);
+    assert_eq!(
+        kind(world.judge(GATE, world.outcome(request, ran(Exit::Code(0), None)))),
+        FindingKind::NotACommand
+    );
 }
 
 #[test]

@@ -1,0 +1,245 @@
+//! One transaction's view of the mailboxes that it holds locked: puts and owners' requests are judged here, in order, and
+//! what is then to be written is left behind (`PROTOCOL.md`, section 5).
+//!
+//! SQL is deliberately not here, nor is anything remembered from one transaction to the next: what another node changed
+//! meanwhile counts.
+
+use std::collections::{HashMap, VecDeque};
+
+use wire::frame::{PutId, Reason, Stored};
+use wire::limits::CAPABILITIES_PER_MAILBOX;
+use wire::mailbox::CapabilityHash;
+
+use super::job::{Accepted, Job, Key, PutJob, Reader, Verdict};
+use crate::store::KnownPut;
+
+/// When to try again, in milliseconds, if a quota is used up or the relay is full.
+const QUOTA_MS: u32 = 10_000;
+const LATER_MS: u32 = 60_000;
+
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// A mailbox's row.
+#[derive(Clone, Debug)]
+pub(super) struct MailboxRow {
+    pub(super) number: i64,
+    pub(super) next_sequence: u64,
+    pub(super) floor: u64,
+    pub(super) closed: Option<u64>,
+    pub(super) seen: u64,
+    pub(super) waiting: u64,
+    pub(super) bytes: u64,
+    pub(super) remembered: u64,
+    pub(super) reader: Option<Reader>,
+    /// How many capabilities it has; counted only where one is to be allowed.
+    pub(super) capabilities: usize,
+    pub(super) changed: bool,
+}
+
+/// A capability's row.
+#[derive(Clone, Debug)]
+pub(super) struct CapabilityRow {
+    pub(super) number: i64,
+    pub(super) max_envelopes: u32,
+    pub(super) max_bytes: u64,
+    pub(super) envelopes: u64,
+    pub(super) bytes: u64,
+    /// Allowed in this transaction: it may have no row yet.
+    pub(super) allowed: bool,
+    pub(super) changed: bool,
+}
+
+/// An envelope to be written; its put is the job's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewEnvelope {
+    /// Which of the jobs it is.
+    pub(super) job: usize,
+    pub(super) mailbox: i64,
+    pub(super) sequence: u64,
+    pub(super) capability: i64,
+    pub(super) received: u64,
+    pub(super) expires: u64,
+}
+
+/// How much more the relay takes, over all mailboxes and nodes; about right.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) bytes: u64,
+    pub(super) puts: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) mailboxes: HashMap<Key, MailboxRow>,
+    pub(super) capabilities: HashMap<(i64, CapabilityHash), CapabilityRow>,
+    pub(super) puts: HashMap<(i64, PutId), KnownPut>,
+    pub(super) room: Room,
+    pub(super) now: u64,
+    /// Fresh numbers, one for each that could be needed.
+    pub(super) mailbox_numbers: VecDeque<i64>,
+    pub(super) capability_numbers: VecDeque<i64>,
+    /// To be written.
+    pub(super) envelopes: Vec<NewEnvelope>,
+    pub(super) revoked: Vec<(i64, CapabilityHash)>,
+    pub(super) litter: Vec<i64>,
+}
+
+impl Ledger {
+    /// Judges whatever changes a mailbox, but for acknowledgements; `index` is its place among the jobs.
+    pub(super) fn judge(&mut self, index: usize, job: &Job) -> Option<Verdict> {
+        match job {
+            Job::Put(put) => Some(self.put(index, put)),
+            Job::Allow {
+                key,
+                hash,
+                max_envelopes,
+                max_bytes,
+                ..
+            } => Some(self.allow(key, *hash, *max_envelopes, *max_bytes)),
+            Job::Revoke { key, hash, .. } => Some(self.revoke(key, *hash)),
+            Job::Close { key, .. } => Some(self.close(key)),
+            Job::Seen { key } | Job::Claim { key, .. } => {
+                self.saw(key);
+                Some(Verdict::Done)
+            }
+            Job::Ack { .. } | Job::Look { .. } | Job::Release { .. } => None,
+        }
+    }
+
+    fn put(&mut self, index: usize, put: &PutJob) -> Verdict {
+        const NOT_ALLOWED: Verdict = Verdict::Refused(Reason::NotAllowed, 0);
+        // One answer for an unknown mailbox and for an unknown capability, before anything that depends on the mailbox.
+        let Some(mailbox) = self.mailboxes.get_mut(&put.key) else {
+            return NOT_ALLOWED;
+        };
+        let Some(capability) = self.capabilities.get_mut(&(mailbox.number, put.capability)) else {
+            return NOT_ALLOWED;
+        };
+        let id = (mailbox.number, put.id);
+        let known = self.puts.get(&id);
+        if let Some(known) = known.filter(|known| known.expires > self.now) {
+            return if known.digest == put.digest {
+                Verdict::Stored(known.how)
+            } else {
+                Verdict::Refused(Reason::IdUsed, 0)
+            };
+        }
+        let bytes = put.body.len() as u64;
+        if capability.envelopes >= u64::from(capability.max_envelopes) {
+            return Verdict::Refused(Reason::EnvelopeQuota, QUOTA_MS);
+        }
+        if capability.bytes + bytes > capability.max_bytes {
+            return Verdict::Refused(Reason::ByteQuota, QUOTA_MS);
+        }
+        if self.room.bytes < bytes || self.room.puts == 0 {
+            return Verdict::Refused(Reason::Busy, LATER_MS);
+        }
+        // One remembered past its ttl, and not swept yet, is replaced.
+        if known.is_none() {
+            mailbox.remembered += 1;
+            self.room.puts -= 1;
+        }
+        self.room.bytes -= bytes;
+        let expires = self.now + u64::from(put.ttl_seconds) * 1000;
+        let sequence = mailbox.next_sequence;
+        mailbox.next_sequence += 1;
+        mailbox.waiting += 1;
+        mailbox.bytes += bytes;
+        mailbox.changed = true;
+        capability.envelopes += 1;
+        capability.bytes += bytes;
+        capability.changed = true;
+        self.envelopes.push(NewEnvelope {
+            job: index,
+            mailbox: mailbox.number,
+            sequence,
+            capability: capability.number,
+            received: self.now,
+            expires,
+        });
+        let known = KnownPut {
+            digest: put.digest,
+            expires,
+            how: Stored::Flushed,
+        };
+        self.puts.insert(id, known);
+        Verdict::Accepted(Accepted {
+            sequence,
+            received: self.now,
+            reader: mailbox.reader,
+        })
+    }
+
+    fn allow(&mut self, key: &Key, hash: CapabilityHash, max_envelopes: u32, max_bytes: u64) -> Verdict {
+        // Where there is room for one more mailbox its row was made before.
+        self.saw(key);
+        let Some(mailbox) = self.mailboxes.get_mut(key) else {
+            return Verdict::TooMany;
+        };
+        if let Some(known) = self.capabilities.get_mut(&(mailbox.number, hash)) {
+            known.max_envelopes = max_envelopes;
+            known.max_bytes = max_bytes;
+            known.allowed = true;
+            return Verdict::Done;
+        }
+        if mailbox.capabilities >= CAPABILITIES_PER_MAILBOX {
+            return Verdict::TooMany;
+        }
+        let Some(number) = self.capability_numbers.pop_front() else {
+            return Verdict::TooMany;
+        };
+        mailbox.capabilities += 1;
+        mailbox.changed |= mailbox.closed.take().is_some();
+        let row = CapabilityRow {
+            number,
+            max_envelopes,
+            max_bytes,
+            envelopes: 0,
+            bytes: 0,
+            allowed: true,
+            changed: false,
+        };
+        self.capabilities.insert((mailbox.number, hash), row);
+        Verdict::Done
+    }
+
+    /// The owner is here: noted once a day, which is often enough to tell an abandoned mailbox from one in use.
+    pub(super) fn saw(&mut self, key: &Key) {
+        if let Some(mailbox) = self.mailboxes.get_mut(key)
+            && self.now.saturating_sub(mailbox.seen) >= DAY_MS
+        {
+            mailbox.seen = self.now;
+            mailbox.changed = true;
+        }
+    }
+
+    fn revoke(&mut self, key: &Key, hash: CapabilityHash) -> Verdict {
+        if let Some(mailbox) = self.mailboxes.get_mut(key)
+            && self.capabilities.remove(&(mailbox.number, hash)).is_some()
+        {
+            mailbox.capabilities = mailbox.capabilities.saturating_sub(1);
+            self.revoked.push((mailbox.number, hash));
+        }
+        Verdict::Done
+    }
+
+    /// The mailbox goes on under a new number: whatever had the old one, this transaction's own envelopes included, is
+    /// litter at once, however much it is.
+    fn close(&mut self, key: &Key) -> Verdict {
+        if let Some(mailbox) = self.mailboxes.get_mut(key).filter(|mailbox| mailbox.closed.is_none())
+            && let Some(number) = self.mailbox_numbers.pop_front()
+        {
+            self.litter.push(std::mem::replace(&mut mailbox.number, number));
+            mailbox.closed = Some(self.now);
+            mailbox.floor = mailbox.next_sequence.saturating_sub(1);
+            mailbox.waiting = 0;
+            mailbox.bytes = 0;
+            mailbox.remembered = 0;
+            mailbox.capabilities = 0;
+            mailbox.changed = true;
+        }
+        Verdict::Done
+    }
+}
