@@ -50,3 +50,6 @@ CREATE TABLE evidence (id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NU
 
 -- Answers to what we asked for that are not in the transcript (refusals, section 12).
 CREATE TABLE refusal (about BLOB PRIMARY KEY, code INTEGER NOT NULL, text TEXT NOT NULL);
+
+-- The askers' own names for what they asked, so that asking again after a broken connection finds the same request instead of making another.
+CREATE TABLE ticket (ticket BLOB PRIMARY KEY, request BLOB NOT NULL, made INTEGER NOT NULL);

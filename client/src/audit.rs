@@ -291,7 +291,7 @@ fn conclude(answer: Result<(), Stop>, json: bool, terminal: &mut Terminal<'_>) -
                 writeln!(
                     terminal.out,
                     "{}",
-                    ascii(&json!({"holds": false, "entry": index, "why": why}))
+                    ascii(&json!({"v": 1, "holds": false, "entry": index, "why": why}))
                 )
             } else {
                 writeln!(terminal.out, "does not hold: {why}")
@@ -315,6 +315,7 @@ fn write_summary(summary: &Summary, json: bool, out: &mut dyn Write) -> Result<(
 fn summary_json(summary: &Summary) -> Value {
     let requests = &summary.requests;
     json!({
+        "v": 1,
         "holds": true,
         "gate": summary.gate.to_string(),
         "size": summary.size,
@@ -361,6 +362,7 @@ fn show_proven(proven: &Proven, json: bool, out: &mut dyn Write) -> Result<(), S
 
 fn proven_json(proven: &Proven) -> Value {
     json!({
+        "v": 1,
         "holds": true,
         "gate": proven.gate().to_string(),
         "size": proven.checkpoint().size(),

@@ -38,6 +38,9 @@ const LOCK: &str = "gate.lock";
 /// Events that are taken into one transaction at most.
 const BATCH: usize = 64;
 
+/// How long a gate that is told to end waits for what it runs.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
 /// Events that wait for the engine.
 const EVENTS: usize = 1024;
 
@@ -156,6 +159,8 @@ pub(crate) struct Gate {
     heads: HashMap<wire::identity::PartyId, u64>,
     /// Our newest envelope key, for those who pair.
     address: tokio::sync::watch::Sender<EnvelopeKey>,
+    /// When this process began.
+    started: std::time::Instant,
     /// The size that was last left beside the database.
     marked: Option<u64>,
     launcher: Launcher,
@@ -213,6 +218,7 @@ pub async fn serve(
         halted,
         heads: HashMap::new(),
         address: tokio::sync::watch::Sender::new(address),
+        started: std::time::Instant::now(),
         marked: None,
         launcher: surroundings.launcher,
         _lock: lock,
@@ -244,6 +250,7 @@ pub async fn serve(
         }
         gate.handle(std::mem::take(&mut batch)).await?;
     }
+    gate.finish(&mut events).await?;
     server.abort();
     let _ = std::fs::remove_file(&path);
     gate.party.store.close().await;
@@ -274,6 +281,19 @@ async fn rolled_back(party: &mut Party) -> Result<Option<String>, PartyError> {
 }
 
 impl Gate {
+    /// Before the end: what runs may come to its own end for a moment, so that its outcome is known. What doesn't is `unknown` after the next start.
+    async fn finish(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), GateError> {
+        let deadline = tokio::time::Instant::now() + LAST_WAIT;
+        while !self.running.is_empty() {
+            match tokio::time::timeout_at(deadline, events.recv()).await {
+                Ok(Some(event @ Event::Ran { .. })) => self.handle(vec![event]).await?,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
     /// After a start: what was running when the process ended has an unknown outcome, and is never run again.
     async fn take_up(&mut self) -> Result<(), GateError> {
         let lost: Vec<Digest> = self.party.replay.open().filter(|open| open.permit().is_some()).map(|open| open.request().digest()).collect();

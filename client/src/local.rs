@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use approval::change::Change;
 use approval::outcome::Ended;
 use approval::roster::{Quorum, Role};
-use approval::scalar::ByteString;
+use approval::scalar::{ByteString, Id16};
 
 /// Longest line in bytes: the largest argv with room for its escapes.
 pub const MAX_LINE: usize = 512 * 1024;
@@ -16,7 +16,7 @@ pub const MAX_LINE: usize = 512 * 1024;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
     /// May this command run? The gate runs it and streams its output back.
-    Ask(Ask),
+    Ask(Box<Ask>),
     /// Go on waiting for a request asked earlier, after the gate restarted.
     Attach {
         /// Digest of the request, or an unambiguous beginning of it.
@@ -77,6 +77,9 @@ pub struct Ask {
     /// How long the admins have, in ms.
     #[serde(default)]
     pub expires_ms: Option<u64>,
+    /// Drawn by whoever asks, at random: asking again with it, after a connection that broke, goes on with the same request.
+    #[serde(default)]
+    pub ticket: Option<Id16>,
 }
 
 /// What the gate answers, one line each, until it closes the connection.

@@ -22,6 +22,8 @@ pub struct Pace {
     pub rotate: u64,
     /// How long at least the key before is kept then: longer than a pairing waits for the admins.
     pub keep: u64,
+    /// How long after a start the gate waits for those who asked before it; then it withdraws what they asked.
+    pub orphans: u64,
     /// How long a gate to which nothing happens waits before it looks for what is due.
     pub idle: u64,
 }
@@ -38,6 +40,7 @@ impl Default for Pace {
             again: 1_000,
             rotate: 30 * 24 * 60 * 60 * 1000,
             keep: 48 * 60 * 60 * 1000,
+            orphans: 90_000,
             idle: 1_000,
         }
     }

@@ -25,6 +25,9 @@ const HEADER_BYTES: u64 = 100;
 /// Group messages kept back for a gap (PROTOCOL.md section 14).
 const MAX_HELD: i64 = 64;
 
+/// How long a ticket is known, in ms: longer than a request can live, and its asker can be away.
+const TICKET_LIFE: u64 = 7 * 24 * 60 * 60 * 1000;
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// Why the database of a party can't be used.
@@ -723,6 +726,24 @@ impl Tx {
     /// Ends a pairing.
     pub async fn remove_pairing(&mut self, mailbox: &MailboxId) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM pairing WHERE mailbox = ?").bind(&mailbox.as_bytes()[..]).execute(&mut *self.inner).await?;
+        Ok(())
+    }
+
+    /// The request that was made of a ticket.
+    pub async fn ticketed(&mut self, ticket: &[u8; 16]) -> Result<Option<Digest>, StoreError> {
+        let row = sqlx::query("SELECT request FROM ticket WHERE ticket = ?").bind(&ticket[..]).fetch_optional(&mut *self.inner).await?;
+        row.map(|row| Ok(Digest(fixed(row.get(0), "a request of a ticket")?))).transpose()
+    }
+
+    /// Keeps which request was made of a ticket, for [`TICKET_LIFE`].
+    pub async fn set_ticket(&mut self, ticket: &[u8; 16], request: &Digest, now: u64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM ticket WHERE made < ?").bind(to_i64(now.saturating_sub(TICKET_LIFE))).execute(&mut *self.inner).await?;
+        sqlx::query("INSERT INTO ticket (ticket, request, made) VALUES (?, ?, ?)")
+            .bind(&ticket[..])
+            .bind(&request.as_bytes()[..])
+            .bind(to_i64(now))
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 

@@ -130,7 +130,6 @@ async fn to_database(
     mut progress: impl FnMut(&Copied),
 ) -> Result<Copied, StoreError> {
     let mut copied = Copied::default();
-    to.begin().await?;
     let mut after = i64::MIN;
     loop {
         let rows = from.mailboxes(after).await?;

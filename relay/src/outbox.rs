@@ -90,7 +90,8 @@ impl Outbox {
             return Err(Gone);
         }
         self.memory.take(bytes);
-        self.push(Out::Deliver(frame, bytes)).inspect_err(|_| self.memory.give(bytes))
+        self.push(Out::Deliver(frame, bytes))
+            .inspect_err(|_| self.memory.give(bytes))
     }
 
     /// Tells the connection that it isn't the reader any more.

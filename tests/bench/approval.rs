@@ -280,9 +280,10 @@ async fn ask(socket: &Path) -> Result<(Duration, Duration)> {
         wall_ms: None,
         output_bytes: None,
         expires_ms: None,
+        ticket: None,
     };
     let began = Instant::now();
-    let mut connection = Connection::open(socket, &Question::Ask(ask)).await?;
+    let mut connection = Connection::open(socket, &Question::Ask(Box::new(ask))).await?;
     let mut permitted = None;
     loop {
         match connection.next().await? {

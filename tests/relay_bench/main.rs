@@ -1,7 +1,7 @@
 //! The relay under load, beside a bare tokio-tungstenite forwarder (the floor) and the peers that Debian has (nats-server, mosquitto,
 //! redis-server): the same work in the same run, in rounds taken in turn.
 //!
-//!     cargo run --release -p countersign-tests --bin relay-bench -- [--short] [--peers] [--json] [--svg FILE]
+//!     cargo run --release -p countersign-tests --bin relay-bench -- [--short] [--peers] [--json] [--svg FILE] [--relay PROGRAM]
 //!
 //! Leads with processor time of the server, which is the steadiest figure, and with ratios, because machines differ. Ends with 1
 //! if a figure is worse than its bound by more than the noise that was measured. `--short` takes less than a minute.
@@ -9,7 +9,6 @@
 mod bounds;
 mod crowd;
 #[path = "../bench/figures.rs"]
-#[expect(dead_code, reason = "the other bench uses the rest")]
 mod figures;
 mod floor;
 mod line;
@@ -24,11 +23,12 @@ mod server;
 mod tests;
 mod works;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use countersign_tests::program::program;
 
 use crate::crowd::{flood, storm, weigh};
 use crate::report::{Report, Row};
@@ -45,6 +45,8 @@ struct Wish {
     peers: bool,
     json: bool,
     svg: Option<PathBuf>,
+    /// Another build of the relay than the present source's.
+    relay: Option<PathBuf>,
 }
 
 impl Wish {
@@ -56,7 +58,8 @@ impl Wish {
                 "--peers" => wish.peers = true,
                 "--json" => wish.json = true,
                 "--svg" => wish.svg = Some(arguments.next().context("--svg takes a file")?.into()),
-                _ => bail!("usage: relay-bench [--short] [--peers] [--json] [--svg FILE]"),
+                "--relay" => wish.relay = Some(arguments.next().context("--relay takes a program")?.into()),
+                _ => bail!("usage: relay-bench [--short] [--peers] [--json] [--svg FILE] [--relay PROGRAM]"),
             }
         }
         Ok(wish)
@@ -122,7 +125,8 @@ fn main() -> Result<ExitCode> {
     let load = if wish.short { SHORT } else { LONG };
     Cores::find()?.take_load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(measure(&load, wish.peers))?;
+    let relay = wish.relay.unwrap_or_else(|| program("countersign-relay"));
+    let report = runtime.block_on(measure(&load, &relay, wish.peers))?;
     let sheet = report.sheet(machine::describe()?);
     print!("{}", if wish.json { sheet.json() } else { sheet.text() });
     if let Some(file) = wish.svg {
@@ -135,8 +139,8 @@ fn main() -> Result<ExitCode> {
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn measure(load: &Load, peers: bool) -> Result<Report> {
-    let mut servers = vec![Server::ours()?, Server::floor()?];
+async fn measure(load: &Load, relay: &Path, peers: bool) -> Result<Report> {
+    let mut servers = vec![Server::ours(relay)?, Server::floor()?];
     let installed = [Kind::Nats, Kind::Mosquitto, Kind::Redis].into_iter().filter(|_| peers);
     for kind in installed {
         match Server::peer(kind)? {
@@ -152,7 +156,7 @@ async fn measure(load: &Load, peers: bool) -> Result<Report> {
         }
     }
     drop(servers);
-    crowds(load, peers, &mut report).await?;
+    crowds(load, relay, peers, &mut report).await?;
     Ok(report)
 }
 
@@ -181,9 +185,9 @@ async fn messages(load: &Load, server: &Server, report: &mut Report) -> Result<(
 }
 
 /// What is about many sockets, each with a fresh server.
-async fn crowds(load: &Load, peers: bool, report: &mut Report) -> Result<()> {
+async fn crowds(load: &Load, relay: &Path, peers: bool, report: &mut Report) -> Result<()> {
     eprintln!("crowds");
-    let ours = Server::ours()?;
+    let ours = Server::ours(relay)?;
     let (weight, crowd) = weigh(&ours, load.crowd).await?;
     report.weight(Kind::Ours, weight);
     let (time, cpu) = storm(&ours, crowd).await?;
@@ -198,6 +202,6 @@ async fn crowds(load: &Load, peers: bool, report: &mut Report) -> Result<()> {
         report.weight(other.kind, weigh(&other, load.crowd).await?.0);
     }
     eprintln!("flood");
-    report.flood(&flood(&Server::ours()?, load.honest, load.slow, load.flooded).await?);
+    report.flood(&flood(&Server::ours(relay)?, load.honest, load.slow, load.flooded).await?);
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use countersign_tests::program::program;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
@@ -50,13 +49,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Ours, from the present source.
-    pub fn ours() -> Result<Self> {
+    /// Ours.
+    pub fn ours(program: &Path) -> Result<Self> {
         let folder = tempfile::tempdir_in(folder()?)?;
         let settings = folder.path().join("relay.toml");
         // All come from one address here.
         fs::write(&settings, format!("max_connections = {SOCKETS}\nmax_connections_per_address = {SOCKETS}\n"))?;
-        let mut command = Command::new(program("countersign-relay"));
+        let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--log-level", "warn", "--config"]).arg(settings);
         command.arg("--store").arg(folder.path().join("relay.db"));
         Self::start(Kind::Ours, env!("CARGO_PKG_VERSION").to_owned(), command, folder)

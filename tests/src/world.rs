@@ -196,14 +196,14 @@ impl World {
 
     /// An agent asks for exactly this.
     pub async fn asks_for(&self, ask: Ask) -> Asking {
-        Asking::begins(&self.gate.home, &Question::Ask(ask))
+        Asking::begins(&self.gate.home, &Question::Ask(Box::new(ask)))
             .await
             .unwrap_or_else(|(_, why)| panic!("not even asked: {why}"))
     }
 
     /// An agent asks and is turned away at once.
     pub async fn is_turned_away(&self, argv: &[&str]) -> (Fault, String) {
-        let question = Question::Ask(command(argv, self.folder.path()));
+        let question = Question::Ask(Box::new(command(argv, self.folder.path())));
         match Asking::begins(&self.gate.home, &question).await {
             Err(why) => why,
             Ok(_) => panic!("the gate asks"),

@@ -168,6 +168,7 @@ pub(super) fn entry_json(index: u64, statement: &Verified<Statement>) -> Value {
         Statement::Outcome(payload) => serde_json::to_value(payload),
     };
     json!({
+        "v": 1,
         "index": index,
         "kind": statement.kind().to_string(),
         "digest": statement.digest().to_string(),

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use approval::outcome::{Ended, Exit};
-use approval::scalar::ByteString;
+use approval::scalar::{ByteString, Id16};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -21,6 +22,7 @@ use super::terminal::{Failure, Outcome, complain};
 use super::{Context, shutdown};
 use crate::home::Home;
 use crate::local::{Answer, Ask, Fault, MAX_LINE, Question};
+use crate::party::random16;
 use crate::show;
 
 /// Exit code where Countersign itself failed.
@@ -174,6 +176,7 @@ impl Run {
             wall_ms: ms(self.wall),
             output_bytes: self.output,
             expires_ms: ms(self.expires),
+            ticket: Some(Id16(random16())),
         })
     }
 
@@ -203,18 +206,13 @@ impl Run {
 
     async fn wait(&self, context: &Context) -> Outcome {
         let home = context.home()?;
-        let mut gate = Connection::open(&home, &Question::Ask(self.ask()?)).await?;
+        let question = Question::Ask(Box::new(self.ask()?));
+        let mut gate = Connection::open(&home, &question).await?;
         let mut id: Option<String> = None;
         loop {
-            let answer = match gate.next().await {
-                Ok(Some(answer)) => answer,
-                Ok(None) | Err(_) => match &id {
-                    Some(id) => {
-                        gate = self.again(&home, id).await?;
-                        continue;
-                    }
-                    None => return Err(Failure::new("the gate ended the connection before it took the request")),
-                },
+            let Ok(Some(answer)) = gate.next().await else {
+                gate = self.again(&home, &question, id.as_deref()).await?;
+                continue;
             };
             if let Answer::Pending { id: new, .. } = &answer {
                 id = Some(new.clone());
@@ -225,15 +223,13 @@ impl Run {
         }
     }
 
-    /// The gate went away in the middle: what was asked is in its transcript, so wait for it to come back and go on.
-    async fn again(&self, home: &Home, id: &str) -> Result<Connection, Failure> {
-        self.word(&format!(
-            "the gate went away; waiting for it to come back (request {})",
-            short(id)
-        ));
+    /// The gate went away in the middle: wait for it to come back, and ask again with the same ticket. What it took is in its transcript and goes on.
+    async fn again(&self, home: &Home, question: &Question, id: Option<&str>) -> Result<Connection, Failure> {
+        let which = id.map_or_else(String::new, |id| format!(" (request {})", short(id)));
+        self.word(&format!("the gate went away; waiting for it to come back{which}"));
         let until = tokio::time::Instant::now() + AWAY;
         loop {
-            match Connection::open(home, &Question::Attach { id: id.to_owned() }).await {
+            match Connection::open(home, question).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if tokio::time::Instant::now() >= until => return Err(failure),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,

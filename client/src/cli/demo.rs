@@ -361,8 +361,9 @@ impl Demo {
             wall_ms: None,
             output_bytes: None,
             expires_ms: None,
+            ticket: None,
         };
-        let mut asking = Connection::open(&Home::open(Some(home.to_owned()))?, &Question::Ask(ask)).await?;
+        let mut asking = Connection::open(&Home::open(Some(home.to_owned()))?, &Question::Ask(Box::new(ask))).await?;
         let request = match asking.next().await? {
             Some(Answer::Pending { id, .. }) => {
                 say(&format!(

@@ -196,6 +196,11 @@ impl Lines {
         }
     }
 
+    /// Forgets what was typed so far: it was no answer to what is shown next.
+    pub fn forget(&mut self) {
+        while self.lines.try_recv().is_ok() {}
+    }
+
     /// The next line, or `None` once stdin has ended.
     pub async fn next_or_end(&mut self) -> Option<String> {
         self.lines.recv().await

@@ -1,6 +1,7 @@
 //! `countersign watch`: shows each request whole as it comes, asks, and tells what becomes of it, also when somebody else was faster.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use approval::Digest;
 use approval::decision::Answer as Vote;
@@ -12,6 +13,12 @@ use super::terminal::{Failure, Lines, Outcome, complain, prompt, say, say_json, 
 use super::{Context, shutdown};
 use crate::member::{Member, Notice};
 use crate::show;
+
+/// The question under each request.
+const ASK: &str = "approve? [y]es, [n]o REASON, [s]kip, [q]uit: ";
+
+/// How long after a request vanished a line is taken to be meant for it and not for the next one on the screen.
+const UNARMED: Duration = Duration::from_millis(1500);
 
 #[derive(Args)]
 pub(super) struct Watch {
@@ -35,11 +42,11 @@ impl Watch {
                     for notice in notices {
                         watching.told(&member, notice)?;
                     }
-                    watching.ask(&member);
+                    watching.ask(&member, &mut lines);
                 }
                 line = lines.next() => {
                     watching.typed(&mut member, line.trim()).await?;
-                    watching.ask(&member);
+                    watching.ask(&member, &mut lines);
                 }
                 () = &mut shutdown => break,
             }
@@ -60,6 +67,8 @@ pub(super) struct Watching {
     asking: Option<Digest>,
     answered: HashSet<Digest>,
     outage: Outage,
+    /// Until when what is typed may still be meant for a request that vanished from under the person's fingers.
+    unarmed_until: Option<Instant>,
     pub(super) done: bool,
 }
 
@@ -72,6 +81,7 @@ impl Watching {
             asking: None,
             answered: HashSet::new(),
             outage: Outage::default(),
+            unarmed_until: None,
             done: false,
         }
     }
@@ -140,12 +150,13 @@ impl Watching {
         if over && about.is_some() && self.asking == about {
             complain("answered by somebody else: nothing is left to do");
             self.asking = None;
+            self.unarmed_until = Some(Instant::now() + UNARMED);
         }
         Ok(())
     }
 
     /// Shows the next request that wants an answer of this person, whole, and asks.
-    pub(super) fn ask(&mut self, member: &Member) {
+    pub(super) fn ask(&mut self, member: &Member, lines: &mut Lines) {
         if self.silent || self.asking.is_some() {
             return;
         }
@@ -158,7 +169,9 @@ impl Watching {
             }
             say("");
             say_raw(&show::whole(open, member.party.replay.roster(), now()));
-            prompt("approve? [y]es, [n]o REASON, [s]kip, [q]uit: ");
+            // Typed before this was on the screen: an answer to something else.
+            lines.forget();
+            prompt(ASK);
             self.asking = Some(next);
             return;
         }
@@ -170,6 +183,11 @@ impl Watching {
             self.done = matches!(word, "q" | "quit");
             return Ok(());
         };
+        if self.unarmed_until.take().is_some_and(|until| Instant::now() < until) {
+            complain("that came just as the request before this one ended: not counted");
+            prompt(ASK);
+            return Ok(());
+        }
         let verdict = match word.to_lowercase().as_str() {
             "y" | "yes" | "approve" => Vote::Approve,
             "n" | "no" | "deny" => Vote::Deny,

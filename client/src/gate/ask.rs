@@ -14,7 +14,7 @@ use approval::decide::Permit;
 use approval::outcome::{Ended, Outcome};
 use approval::request::AskedBy;
 use approval::scalar::{ByteString, REASON_BYTES};
-use approval::{Digest, Text, sign};
+use approval::{Digest, Id16, Text, sign};
 
 use super::work::{Effect, Work};
 use super::{Asker, ClientId, Event, Gate, Running};
@@ -43,6 +43,7 @@ pub(crate) struct Asked {
     asked_by: AskedBy,
     reason: Text<REASON_BYTES>,
     expires_ms: u64,
+    ticket: Option<Id16>,
 }
 
 fn invalid(message: impl std::fmt::Display, hint: Option<&str>) -> Answer {
@@ -94,7 +95,7 @@ pub(super) fn prepare(ask: Ask) -> Result<Asked, Box<Answer>> {
     };
     let reason = Text::new(ask.reason).map_err(|error| invalid(format!("the reason: {error}"), None))?;
     let expires_ms = limit(ask.expires_ms, EXPIRES_MS, MAX_EXPIRES_MS, "expiry")?;
-    Ok(Asked { command, asked_by, reason, expires_ms })
+    Ok(Asked { command, asked_by, reason, expires_ms, ticket: ask.ticket })
 }
 
 impl Gate {
@@ -118,6 +119,14 @@ impl Gate {
     }
 
     pub(super) async fn ask(&mut self, work: &mut Work, client: ClientId, asked: &Asked, answers: &mpsc::Sender<Answer>) -> Result<(), PartyError> {
+        if let Some(ticket) = &asked.ticket
+            && let Some(request) = work.turn.tx.ticketed(&ticket.0).await?
+        {
+            if let Some(answer) = self.attach(work, client, &request.to_string(), answers).await? {
+                work.effects.push(Effect::Answer(answers.clone(), answer));
+            }
+            return Ok(());
+        }
         if let Some(answer) = self.closed() {
             work.effects.push(Effect::Answer(answers.clone(), answer));
             return Ok(());
@@ -132,6 +141,9 @@ impl Gate {
             }
             Err(error) => return Err(error),
         };
+        if let Some(ticket) = &asked.ticket {
+            work.turn.tx.set_ticket(&ticket.0, &request, crate::clock::wall()).await?;
+        }
         self.askers.insert(request, Asker { client, answers: answers.clone() });
         let (expires, need) = self.party.replay.request(&request).map_or((0, 0), |open| (open.request().expires.millis(), open.request().need));
         work.effects.push(Effect::Tell(request, Answer::Pending { id: request.to_string(), expires, need, shown }));
@@ -181,10 +193,37 @@ impl Gate {
             let Some(outcome) = signed.verify().ok().and_then(|verified| verified.outcome()) else { continue };
             let digest = outcome.request.to_string();
             if id.len() >= 4 && digest.starts_with(id) {
-                return Ok(Some(Answer::Ended { id: digest, result: outcome.result.clone(), by: Vec::new(), reason: None }));
+                let (by, reason) = self.denial(work, &outcome.request).await?;
+                return Ok(Some(Answer::Ended { id: digest, result: outcome.result.clone(), by, reason }));
             }
         }
         Ok(Some(invalid(format!("no request {id}"), Some("see `countersign inbox` in the gate's home"))))
+    }
+
+    /// Who denied a request that is over, and why.
+    async fn denial(&self, work: &mut Work, request: &Digest) -> Result<(Vec<String>, Option<String>), PartyError> {
+        for signed in work.turn.tx.newest("decision", 1024).await? {
+            let Some(decision) = signed.verify().ok().and_then(|verified| verified.decision()) else { continue };
+            if decision.request == *request && decision.verdict == approval::decision::Answer::Deny {
+                let reason = decision.reason.as_untrusted().to_owned();
+                return Ok((self.names(std::iter::once(decision.signer())), Some(reason).filter(|reason| !reason.is_empty())));
+            }
+        }
+        Ok((Vec::new(), None))
+    }
+
+    /// Withdraws what nobody waits for any more: asked before this start, by somebody who hasn't come back in time. An admin's yes would lead nowhere.
+    pub(super) async fn withdraw_orphans(&mut self, work: &mut Work) -> Result<(), PartyError> {
+        if self.started.elapsed().as_millis() < u128::from(self.party.pace.orphans) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let waits = |open: &&approval::replay::Pending| open.permit().is_none() && matches!(open.request().action, Action::Command(_));
+        let open: Vec<Digest> = self.party.replay.open().filter(waits).map(|open| open.request().digest()).collect();
+        for request in open.into_iter().filter(|request| !self.askers.contains_key(request)).collect::<Vec<_>>() {
+            self.close(work, request, Ended::Withdrawn(approval::outcome::Nothing {}), now).await?;
+        }
+        Ok(())
     }
 
     /// Whoever asked went away: what waits is withdrawn, what runs is ended.

@@ -116,7 +116,7 @@ async fn talk(stream: UnixStream, doors: Doors, client: u64) {
                 () = confirming => {}
             }
         }
-        Question::Ask(asked) => match tokio::task::spawn_blocking(move || ask::prepare(asked)).await {
+        Question::Ask(asked) => match tokio::task::spawn_blocking(move || ask::prepare(*asked)).await {
             Ok(Ok(asked)) => wait(&mut read, &doors, client, Prepared::Ask(Box::new(asked)), answers).await,
             Ok(Err(answer)) => drop(answers.send(*answer).await),
             Err(_) => {}

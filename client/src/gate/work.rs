@@ -181,6 +181,7 @@ impl Gate {
         }
         if self.halted.is_none() {
             self.expire(&mut work).await?;
+            self.withdraw_orphans(&mut work).await?;
         }
         self.publish(&mut work).await?;
         if self.connected {
@@ -191,17 +192,16 @@ impl Gate {
         }
         let Work { turn, effects, acked, posts, .. } = work;
         turn.commit().await?;
-        // Only now: a unit that fails is tried again from its start, and must pass over all that broke it so far.
-        self.poison.retain(|sequence| acked.is_none_or(|acked| *sequence > acked));
         self.mark();
         Ok(Done { effects, acked, posts })
     }
 
-    /// Whether nothing happened but that the relay answered, or time passed: half of all batches.
+    /// Whether nothing happened but that the relay answered: a good part of all batches.
     fn concerns_outbox_alone(&mut self, batch: &[Event]) -> bool {
         let answer = |event: &Event| matches!(event, Event::Link(LinkEvent::Stored { .. } | LinkEvent::Refused { .. }));
         let expired = self.halted.is_none() && self.until_next_expiry().is_zero();
-        batch.iter().all(answer) && !expired && self.marked.is_some()
+        // With nothing at all it is the time that passed: others may have something to do then.
+        !batch.is_empty() && batch.iter().all(answer) && !expired && self.marked.is_some()
     }
 
     /// Takes in the relay's answers. The group isn't read: nothing is said or heard.
@@ -252,6 +252,7 @@ impl Gate {
             }
             LinkEvent::Disconnected { .. } => self.connected = false,
             LinkEvent::Delivered { sequence, envelope } => {
+                // Never taken out again: a unit that fails is tried from its start, and must pass over all that broke it so far.
                 if !self.poison.contains(sequence) {
                     match self.party.unseal(envelope) {
                         Ok((Content::Mls, message, newest)) => self.group_message(work, *sequence, &message, newest).await?,

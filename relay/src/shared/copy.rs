@@ -25,22 +25,24 @@ fn failed(error: sqlx::Error) -> StoreError {
 }
 
 impl Database {
-    /// Connects, brings the layout up to date, and keeps nodes out.
+    /// Connects, brings the layout up to date, and keeps nodes out. All that follows is one transaction.
     pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let (mut connection, _) = database::open(&url.options()).await?;
         if !database::seize(&mut connection).await.map_err(failed)? {
             return Err(StoreError::NodesRunning);
         }
         // A store may be large.
-        sqlx::query("SET statement_timeout = 0")
-            .execute(&mut connection)
-            .await
-            .map_err(failed)?;
-        sqlx::query("SET idle_in_transaction_session_timeout = 0")
-            .execute(&mut connection)
-            .await
-            .map_err(failed)?;
-        Ok(Self { connection })
+        for patience in [
+            "SET statement_timeout = 0",
+            "SET idle_in_transaction_session_timeout = 0",
+        ] {
+            sqlx::query(patience).execute(&mut connection).await.map_err(failed)?;
+        }
+        let mut database = Self { connection };
+        // As it is now, and locked: a node that lost its connection for a moment mustn't go on meanwhile.
+        database.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        database.run("LOCK TABLE mailboxes IN EXCLUSIVE MODE").await?;
+        Ok(database)
     }
 
     pub(crate) async fn is_empty(&mut self) -> Result<bool, StoreError> {
@@ -53,12 +55,7 @@ impl Database {
         Ok(!used)
     }
 
-    /// Everything written from here to [`Database::commit`] is there as a whole or not at all.
-    pub(crate) async fn begin(&mut self) -> Result<(), StoreError> {
-        self.run("BEGIN").await
-    }
-
-    /// Counts what was written, and commits it.
+    /// Counts what was written, and commits it: until then none of it is there.
     pub(crate) async fn commit(&mut self) -> Result<(), StoreError> {
         const COUNTED: [&str; 6] = [
             "UPDATE mailboxes m SET waiting = e.count, bytes = e.bytes FROM ( \

@@ -70,7 +70,7 @@ impl Fetcher {
     pub(super) async fn run(
         mut self,
         mut questions: mpsc::UnboundedReceiver<Vec<Want>>,
-        answers: mpsc::UnboundedSender<Fetched>,
+        answers: mpsc::Sender<Fetched>,
     ) {
         while let Some(mut wants) = questions.recv().await {
             while wants.len() < LOOKED
@@ -83,7 +83,7 @@ impl Fetcher {
                     Ok(()) => Fetched::Found(Vec::new()),
                     Err(failure) => Fetched::Failed(Vec::new(), failure),
                 };
-                answers.send(answer).ok();
+                answers.send(answer).await.ok();
             }
             for wants in wants.chunks(LOOKED) {
                 self.fetch(wants, &answers).await;
@@ -92,7 +92,7 @@ impl Fetcher {
         database::close(self.connection).await;
     }
 
-    async fn fetch(&mut self, wants: &[Want], answers: &mpsc::UnboundedSender<Fetched>) {
+    async fn fetch(&mut self, wants: &[Want], answers: &mpsc::Sender<Fetched>) {
         let mut found: Vec<Found> = wants
             .iter()
             .map(|want| Found {
@@ -105,7 +105,7 @@ impl Fetcher {
             .collect();
         let mut mailboxes = Vec::new();
         if let Err(failure) = self.look(&mut found, &mut mailboxes).await {
-            answers.send(Fetched::Failed(wants.to_vec(), failure)).ok();
+            answers.send(Fetched::Failed(wants.to_vec(), failure)).await.ok();
             return;
         }
         // Only whoever is the reader, has room and isn't up to date is given anything.
@@ -123,13 +123,13 @@ impl Fetcher {
                 }),
             }
         }
-        answers.send(Fetched::Found(ready)).ok();
+        answers.send(Fetched::Found(ready)).await.ok();
         for chunk in hungry.chunks_mut(GIVEN) {
             let answer = match self.give(chunk).await {
                 Ok(()) => Fetched::Found(chunk.iter_mut().map(|(found, ..)| take(found)).collect()),
                 Err(failure) => Fetched::Failed(chunk.iter().map(|(found, ..)| found.want).collect(), failure),
             };
-            answers.send(answer).ok();
+            answers.send(answer).await.ok();
         }
     }
 

@@ -158,9 +158,12 @@ impl Status {
 }
 
 /// What a committed transaction brought about.
+#[derive(Default)]
 pub(super) struct Outcome {
     /// For each job, in order.
     pub(super) verdicts: Vec<Verdict>,
     /// Readers that were taken over, by the node that had them.
     pub(super) displaced: Vec<(i64, Key)>,
+    /// How many envelopes were deleted because their readers have them.
+    pub(super) acknowledged: u64,
 }

@@ -243,3 +243,158 @@ impl Ledger {
         Verdict::Done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::memory::Memory;
+    use crate::outbox::outbox;
+
+    const KEY: Key = [1; 32];
+    const HASH: CapabilityHash = CapabilityHash::from_bytes([2; 32]);
+
+    fn ledger() -> Ledger {
+        let mailbox = MailboxRow {
+            number: 1,
+            next_sequence: 5,
+            floor: 0,
+            closed: None,
+            seen: 1000,
+            waiting: 0,
+            bytes: 0,
+            remembered: 0,
+            reader: None,
+            capabilities: 1,
+            changed: false,
+        };
+        let capability = CapabilityRow {
+            number: 7,
+            max_envelopes: 2,
+            max_bytes: 1 << 20,
+            envelopes: 0,
+            bytes: 0,
+            allowed: false,
+            changed: false,
+        };
+        Ledger {
+            mailboxes: HashMap::from([(KEY, mailbox)]),
+            capabilities: HashMap::from([((1, HASH), capability)]),
+            room: Room {
+                bytes: 1 << 20,
+                puts: 100,
+            },
+            now: 1000,
+            mailbox_numbers: VecDeque::from([2]),
+            capability_numbers: VecDeque::from([8]),
+            ..Ledger::default()
+        }
+    }
+
+    fn put(id: u8, digest: u8) -> Job {
+        Job::Put(PutJob {
+            outbox: outbox(Memory::default()).0,
+            id: [id; 16],
+            key: KEY,
+            capability: HASH,
+            ttl_seconds: 1,
+            digest: [digest; 32],
+            body: vec![0; 1024].into(),
+        })
+    }
+
+    fn sequence(verdict: Option<Verdict>) -> u64 {
+        match verdict {
+            Some(Verdict::Accepted(accepted)) => accepted.sequence,
+            other => panic!("not accepted but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_put_that_comes_twice_in_one_transaction_is_one_envelope() {
+        let mut ledger = ledger();
+        assert_eq!(sequence(ledger.judge(0, &put(1, 1))), 5);
+        assert_eq!(ledger.judge(1, &put(1, 1)), Some(Verdict::Stored(Stored::Flushed)));
+        assert_eq!(ledger.judge(2, &put(1, 2)), Some(Verdict::Refused(Reason::IdUsed, 0)));
+        assert_eq!(sequence(ledger.judge(3, &put(2, 1))), 6);
+        assert_eq!(
+            ledger.judge(4, &put(3, 1)),
+            Some(Verdict::Refused(Reason::EnvelopeQuota, QUOTA_MS))
+        );
+        assert_eq!(ledger.envelopes.len(), 2);
+        assert_eq!(ledger.mailboxes[&KEY].remembered, 2);
+    }
+
+    #[test]
+    fn an_id_may_come_again_at_the_end_of_its_ttl_and_is_remembered_once() {
+        let mut ledger = ledger();
+        let known = KnownPut {
+            digest: [9; 32],
+            expires: 1000,
+            how: Stored::Flushed,
+        };
+        ledger.puts.insert((1, [1; 16]), known);
+        assert_eq!(sequence(ledger.judge(0, &put(1, 1))), 5);
+        assert_eq!(ledger.mailboxes[&KEY].remembered, 0);
+    }
+
+    #[test]
+    fn a_full_relay_is_busy() {
+        let mut ledger = ledger();
+        ledger.room.bytes = 1023;
+        assert_eq!(
+            ledger.judge(0, &put(1, 1)),
+            Some(Verdict::Refused(Reason::Busy, LATER_MS))
+        );
+    }
+
+    #[test]
+    fn a_revoked_capability_ends_within_the_transaction_and_comes_back_under_another_number() {
+        let mut ledger = ledger();
+        let outbox = outbox(Memory::default()).0;
+        sequence(ledger.judge(0, &put(1, 1)));
+        let revoke = Job::Revoke {
+            key: KEY,
+            hash: HASH,
+            outbox,
+        };
+        assert_eq!(ledger.judge(1, &revoke), Some(Verdict::Done));
+        assert_eq!(
+            ledger.judge(2, &put(2, 1)),
+            Some(Verdict::Refused(Reason::NotAllowed, 0))
+        );
+        assert_eq!(ledger.allow(&KEY, HASH, 1, 1 << 20), Verdict::Done);
+        assert_eq!(sequence(ledger.judge(3, &put(2, 1))), 6);
+        assert_eq!(ledger.capabilities[&(1, HASH)].number, 8);
+        assert_eq!(ledger.revoked, [(1, HASH)]);
+    }
+
+    #[test]
+    fn a_closed_mailbox_knows_nothing_but_goes_on_counting() {
+        let mut ledger = ledger();
+        sequence(ledger.judge(0, &put(1, 1)));
+        assert_eq!(ledger.close(&KEY), Verdict::Done);
+        assert_eq!(
+            ledger.judge(1, &put(2, 1)),
+            Some(Verdict::Refused(Reason::NotAllowed, 0))
+        );
+        ledger.allow(&KEY, HASH, 1, 1 << 20);
+        assert_eq!(sequence(ledger.judge(2, &put(1, 2))), 6);
+        assert_eq!(ledger.litter, [1]);
+        let mailbox = &ledger.mailboxes[&KEY];
+        assert_eq!((mailbox.number, mailbox.floor, mailbox.waiting), (2, 5, 1));
+        assert_eq!(mailbox.closed, None);
+    }
+
+    #[test]
+    fn the_257th_capability_is_one_too_many() {
+        let mut ledger = ledger();
+        ledger.mailboxes.get_mut(&KEY).unwrap().capabilities = CAPABILITIES_PER_MAILBOX;
+        let other = CapabilityHash::from_bytes([3; 32]);
+        assert_eq!(ledger.allow(&KEY, other, 1, 1), Verdict::TooMany);
+        assert_eq!(ledger.allow(&KEY, HASH, 9, 9), Verdict::Done);
+        assert_eq!(ledger.capabilities[&(1, HASH)].max_envelopes, 9);
+        assert_eq!(ledger.allow(&[8; 32], HASH, 1, 1), Verdict::TooMany);
+    }
+}

@@ -13,14 +13,16 @@ use rand_core::{OsRng, RngCore};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use wire::frame::{Close, Done, PutId, Reason, RelayFrame, Stored};
+use wire::frame::{Close, PutId, Reason, RelayFrame};
+
+mod answers;
 
 use super::address::{BusUrl, DatabaseUrl};
 use super::bus::{Bus, Names};
-use super::database::{self, Failure};
+use super::database;
 use super::fetch::{Fetched, Fetcher, Want};
-use super::job::{Job, Key, Outcome, PutJob, Verdict};
-use super::seats::{Looked, Sat, Seats};
+use super::job::{Job, Key, PutJob};
+use super::seats::{Sat, Seats};
 use super::sweep::Sweeper;
 use super::totals::Totals;
 use super::writer::{Writer, Written};
@@ -49,6 +51,9 @@ const BACK_MS: u32 = 1000;
 /// How often the office beats, and asks whether a database that was away is back.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// Answers with envelopes that wait to be looked at: each is up to 16 MiB.
+const FETCHED: usize = 2;
+
 /// The shortest time between polls.
 const POLL_MIN: Duration = Duration::from_millis(10);
 
@@ -73,7 +78,7 @@ pub(crate) struct Office {
     groups: mpsc::Sender<Vec<Job>>,
     written: mpsc::UnboundedReceiver<Written>,
     questions: mpsc::UnboundedSender<Vec<Want>>,
-    fetched: mpsc::UnboundedReceiver<Fetched>,
+    fetched: mpsc::Receiver<Fetched>,
     tasks: JoinSet<()>,
     /// Left running until the last: it holds the lock that keeps copies out.
     sweeper: JoinSet<()>,
@@ -114,7 +119,7 @@ impl Office {
         let (groups, groups_end) = mpsc::channel(1);
         let (written_start, written) = mpsc::unbounded_channel();
         let (questions, questions_end) = mpsc::unbounded_channel();
-        let (fetched_start, fetched) = mpsc::unbounded_channel();
+        let (fetched_start, fetched) = mpsc::channel(FETCHED);
         let sweeper = Sweeper {
             options: options.clone(),
             connection: Some(connection),
@@ -319,153 +324,6 @@ impl Office {
         self.writing = self.groups.try_send(group.jobs).is_ok().then(Instant::now);
     }
 
-    fn hear(&mut self, written: Written) {
-        let puts = written.jobs.iter().filter(|job| matches!(job, Job::Put(_))).count();
-        if let Some(since) = self.writing.take() {
-            self.health.metrics.flush_seconds.observe(since.elapsed().as_secs_f64());
-            self.health.metrics.group_puts.observe(puts as f64);
-        }
-        let bytes = written.jobs.iter().filter_map(|job| match job {
-            Job::Put(put) => Some(put.body.len()),
-            _ => None,
-        });
-        self.health.memory.give(bytes.sum());
-        match written.outcome {
-            Ok(outcome) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("the database takes envelopes again");
-                }
-                self.health.set(true);
-                self.answer(written.jobs, outcome);
-            }
-            Err(failure) => self.fail(written.jobs, &failure),
-        }
-    }
-
-    fn answer(&mut self, jobs: Vec<Job>, outcome: Outcome) {
-        for (job, verdict) in jobs.into_iter().zip(outcome.verdicts) {
-            match job {
-                Job::Put(put) => self.answer_put(&put, verdict),
-                Job::Allow { hash, outbox, .. } => done(&outbox, verdict, Done::Allow(hash)),
-                Job::Revoke { hash, outbox, .. } => done(&outbox, verdict, Done::Revoke(hash)),
-                Job::Close { outbox, .. } => done(&outbox, verdict, Done::CloseMailbox),
-                Job::Ack { key, sequence } => {
-                    if verdict == Verdict::Partly {
-                        self.gathering.acknowledge(key, sequence);
-                    }
-                }
-                Job::Claim { key, connection } => {
-                    if let Verdict::Claimed { generation, status } = verdict {
-                        match self.seats.connection(&key) {
-                            Some(reader) if reader == connection => {
-                                self.seats.claimed(&key, connection, generation, status);
-                            }
-                            // Its own claim follows, or was the same.
-                            Some(_) => {}
-                            None => self.gathering.jobs.push(Job::Release { key, generation }),
-                        }
-                    }
-                }
-                Job::Look { outbox, .. } => {
-                    if let Verdict::Seen(status) = verdict {
-                        outbox.answer(RelayFrame::Reading {
-                            next_sequence: status.next_sequence,
-                            waiting: status.waiting,
-                        });
-                    }
-                }
-                Job::Seen { .. } | Job::Release { .. } => {}
-            }
-        }
-        for (node, key) in outcome.displaced {
-            self.bus.hint(node, &key);
-        }
-    }
-
-    fn answer_put(&mut self, put: &PutJob, verdict: Verdict) {
-        let how = match verdict {
-            Verdict::Accepted(accepted) => {
-                self.health.metrics.accepted.inc();
-                match accepted.reader {
-                    Some(reader) if reader.node != self.node => self.bus.hint(reader.node, &put.key),
-                    _ => {}
-                }
-                self.seats.committed(&put.key, accepted, &put.body);
-                Stored::Flushed
-            }
-            Verdict::Stored(how) => how,
-            Verdict::Refused(reason, retry_after_ms) => {
-                return refuse(&put.outbox, put.id, reason, retry_after_ms);
-            }
-            _ => return,
-        };
-        match how {
-            Stored::Flushed => self.health.metrics.stored_flushed.inc(),
-            Stored::Acknowledged => self.health.metrics.stored_acknowledged.inc(),
-        };
-        put.outbox.answer(RelayFrame::Stored { id: put.id, how });
-    }
-
-    /// Whether anything of the group is committed isn't known: puts are refused, to be given again under the same ids, and
-    /// the rest is tried again.
-    fn fail(&mut self, jobs: Vec<Job>, failure: &Failure) {
-        self.away(failure);
-        let gathered = std::mem::take(&mut self.gathering.jobs);
-        let hopeless = matches!(failure, Failure::Refused(_));
-        for (job, tried) in jobs
-            .into_iter()
-            .map(|job| (job, true))
-            .chain(gathered.into_iter().map(|job| (job, false)))
-        {
-            match job {
-                Job::Put(put) => {
-                    if !tried {
-                        self.health.memory.give(put.body.len());
-                    }
-                    refuse(&put.outbox, put.id, Reason::NotStored, BACK_MS);
-                }
-                Job::Ack { key, sequence } if !hopeless => self.gathering.acknowledge(key, sequence),
-                // It would be refused again, and everything gathered with it.
-                Job::Allow { outbox, .. }
-                | Job::Revoke { outbox, .. }
-                | Job::Close { outbox, .. }
-                | Job::Look { outbox, .. }
-                    if hopeless && tried =>
-                {
-                    outbox.close(Close::ShuttingDown);
-                }
-                job if !(hopeless && tried) => self.gathering.jobs.push(job),
-                _ => {}
-            }
-        }
-        self.gathering.puts = 0;
-        self.gathering.bytes = 0;
-    }
-
-    fn away(&mut self, failure: &Failure) {
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!(%failure, "envelopes are refused until the database takes them");
-        }
-        self.health.set(false);
-    }
-
-    fn give(&mut self, fetched: Fetched) {
-        match fetched {
-            Fetched::Found(found) => {
-                for found in found {
-                    let key = found.want.key;
-                    if let Looked::Forgotten { connection } = self.seats.found(found) {
-                        self.gathering.jobs.push(Job::Claim { key, connection });
-                    }
-                }
-            }
-            Fetched::Failed(wants, failure) => {
-                self.away(&failure);
-                self.seats.unanswered(&wants);
-            }
-        }
-    }
-
     fn report(&self) {
         let metrics = &self.health.metrics;
         let measure64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -502,9 +360,10 @@ impl Office {
             questions,
             mut tasks,
             sweeper,
+            fetched,
             ..
         } = self;
-        drop((groups, questions));
+        drop((groups, questions, fetched));
         let closed = async { while tasks.join_next().await.is_some() {} };
         timeout(CLOSING, closed).await.ok();
         drop(sweeper);
@@ -523,13 +382,6 @@ impl Gathering {
         } else if self.acks.len() < ACKS {
             self.acks.insert(key, sequence);
         }
-    }
-}
-
-fn done(outbox: &Outbox, verdict: Verdict, done: Done) {
-    match verdict {
-        Verdict::TooMany => outbox.close(Close::TooMany),
-        _ => outbox.answer(RelayFrame::Done(done)),
     }
 }
 

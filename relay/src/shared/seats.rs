@@ -19,6 +19,9 @@ use crate::health::Health;
 use crate::mailbox::WINDOW_BYTES;
 use crate::outbox::Outbox;
 
+#[cfg(test)]
+mod tests;
+
 const WINDOW: usize = WINDOW_ENVELOPES as usize;
 
 /// A live reader.

@@ -32,6 +32,7 @@ pub fn command(argv: &[&str], directory: &Path) -> Ask {
         wall_ms: None,
         output_bytes: None,
         expires_ms: None,
+            ticket: None,
     }
 }
 
