@@ -30,11 +30,14 @@ use crate::office::{Order, OwnerOrder, PutOrder};
 use crate::outbox::Outbox;
 use crate::store::{Batch, EnvelopeRow, KnownPut, PutRow, Record};
 
-/// Most envelopes accepted and not yet flushed: they are in memory.
-const UNFLUSHED: usize = 4096;
+/// Most puts accepted and not yet flushed: they are in memory.
+const UNFLUSHED: usize = 16 * 1024;
 
 /// Most bytes of them.
 const UNFLUSHED_BYTES: usize = 64 * 1024 * 1024;
+
+/// As many puts are written without waiting for more: beyond, a larger group is hardly cheaper.
+const GROUP: usize = 1024;
 
 /// When to try again, in milliseconds: after the next flush, or after the next look at the disk, or when things changed.
 const SOON_MS: u32 = 100;
@@ -111,6 +114,9 @@ pub(crate) struct Desk {
     unwritten_bytes: usize,
     batch: Batch,
     batch_number: u64,
+    /// Somebody waits for the batch, and how many puts it had at the last look.
+    urgent: bool,
+    looked_at: usize,
     /// What is said when the batch that gathers is flushed…
     answers: Vec<(Outbox, RelayFrame)>,
     /// …and when the one being written is.
@@ -148,6 +154,8 @@ impl Desk {
             unwritten_bytes: 0,
             batch: Batch::default(),
             batch_number: 0,
+            urgent: false,
+            looked_at: 0,
             answers: Vec::new(),
             answers_in_flight: Vec::new(),
             next_number: 1,
@@ -327,7 +335,9 @@ impl Desk {
         });
         if let Some(reserve) = mailbox.wants_reserve() {
             self.batch.reserved.insert(owner, reserve);
+            self.urgent = true;
         }
+        self.urgent |= !self.seats.contains_key(&order.mailbox) || self.batch.puts.len() >= GROUP;
         self.expiries.insert((expires, owner, sequence));
         self.waiting_bytes += u64::from(bytes);
         self.remember(owner, &order.id, expires);

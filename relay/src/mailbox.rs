@@ -11,7 +11,7 @@ use wire::mailbox::CapabilityHash;
 
 /// How many sequence numbers are set aside on stable storage at a time, so that an envelope may be delivered before it is
 /// flushed: after a crash numbering goes on behind the reserve, and no number that a reader saw is given out again.
-pub(crate) const RESERVE: u64 = 1024;
+pub(crate) const RESERVE: u64 = 2048;
 
 /// Most bytes delivered and not yet acknowledged: 64 of the largest envelopes for each slow reader would be too much.
 pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::envelope::Envelope;
@@ -24,6 +25,13 @@ pub(crate) const ORDERS: usize = 256;
 
 /// How often expired envelopes are swept, and a failing disk is tried again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a reader who is there has to acknowledge an envelope before it is written after all, and twice that at most:
+/// what is acknowledged first needs no place on the disk.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// For how many times that the memory of acknowledged puts alone may wait. A kill may take it (`PROTOCOL.md`, section 5).
+const LINGERS: u32 = 20;
 
 /// A put that passed every check that needs no mailbox.
 pub(crate) struct PutOrder {
@@ -85,6 +93,15 @@ impl Counter {
     pub(crate) async fn order(&self, order: Order) -> Result<(), OfficeClosed> {
         self.orders.send(order).await.map_err(|_| OfficeClosed)
     }
+
+    /// Hands in an order, or gives it back if there is no room.
+    pub(crate) fn try_order(&self, order: Order) -> Result<Option<Order>, OfficeClosed> {
+        match self.orders.try_send(order) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(order)) => Ok(Some(order)),
+            Err(TrySendError::Closed(_)) => Err(OfficeClosed),
+        }
+    }
 }
 
 /// The office has closed: the relay is stopping.
@@ -99,6 +116,9 @@ pub(crate) struct Office {
     health: Health,
     /// A batch is being written, since when.
     writing: Option<Instant>,
+    /// How many times was waited for the batch that gathers, and whether that was enough.
+    lingers: Option<u32>,
+    due: bool,
 }
 
 impl Office {
@@ -118,6 +138,8 @@ impl Office {
             orders,
             health,
             writing: None,
+            lingers: None,
+            due: false,
         };
         Ok((office, Counter::new(sender)))
     }
@@ -126,6 +148,8 @@ impl Office {
     pub(crate) async fn run(mut self, mut finish: oneshot::Receiver<()>) -> Result<(), StoreError> {
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut linger = interval(LINGER);
+        linger.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut orders = Vec::with_capacity(ORDERS);
         loop {
             tokio::select! {
@@ -143,9 +167,15 @@ impl Office {
                     self.health.beat();
                     self.desk.sweep();
                 }
+                _ = linger.tick(), if self.lingers.is_some() => self.linger(),
             }
             self.send_questions();
-            self.write();
+            if self.due || self.desk.is_urgent() {
+                self.write();
+            } else if self.lingers.is_none() && self.desk.gathers() {
+                self.lingers = Some(0);
+                linger.reset();
+            }
             self.desk.report();
             self.health.metrics.queued.set(measure(self.orders.len()));
         }
@@ -197,10 +227,17 @@ impl Office {
         }
     }
 
+    fn linger(&mut self) {
+        let lingers = self.lingers.map_or(0, |lingers| lingers + 1);
+        self.due |= self.desk.is_overdue() || lingers >= LINGERS;
+        self.lingers = Some(lingers);
+    }
+
     fn write(&mut self) {
         if self.writing.is_some() {
             return;
         }
+        (self.lingers, self.due) = (None, false);
         if let Some(batch) = self.desk.next_batch() {
             self.writing = self.clerks.batches.try_send(batch).is_ok().then(Instant::now);
         }

@@ -3,10 +3,11 @@
 //! Writing it to the socket is deliberately not here (see `session`). Whoever fills a queue never waits: a connection that
 //! doesn't drain its own is cut, and what it didn't get stays in the store.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use wire::frame::{Close, RelayFrame};
 use wire::limits::WINDOW_ENVELOPES;
 
@@ -20,6 +21,9 @@ const FRAMES: usize = UNANSWERED + WINDOW_ENVELOPES as usize + 8;
 
 /// Most bytes of envelopes queued. Twice the window: reached only by acknowledging what was never received.
 const BYTES: usize = 2 * 1024 * 1024;
+
+/// Room that an empty queue keeps. What a burst needed is given back: most connections rest most of the time.
+const KEPT: usize = 16;
 
 /// What a connection is to do.
 #[derive(Debug)]
@@ -37,20 +41,40 @@ pub(crate) enum Out {
 /// The end that fills the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    queue: mpsc::Sender<Out>,
-    bytes: Arc<AtomicUsize>,
-    memory: Memory,
-    cut: Arc<Notify>,
+    shared: Arc<Shared>,
 }
 
 /// The end that drains it.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    queue: mpsc::Receiver<Out>,
-    bytes: Arc<AtomicUsize>,
-    memory: Memory,
+    shared: Arc<Shared>,
     /// Notified when the queue overflowed.
     pub(crate) cut: Arc<Notify>,
+}
+
+/// Not a channel, whose first block alone would be as large as all else of a connection at rest.
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    memory: Memory,
+    cut: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    outs: VecDeque<Out>,
+    /// Bytes of the envelopes among them.
+    bytes: usize,
+    /// Nobody drains it any more.
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+impl Shared {
+    /// Nothing that could panic is done with the lock held.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The connection is gone, or was cut just now.
@@ -59,22 +83,16 @@ pub(crate) struct Gone;
 
 /// A queue for one connection.
 pub(crate) fn outbox(memory: Memory) -> (Outbox, Outgoing) {
-    let (sender, receiver) = mpsc::channel(FRAMES);
-    let bytes = Arc::new(AtomicUsize::new(0));
     let cut = Arc::new(Notify::new());
-    let outbox = Outbox {
-        queue: sender,
-        bytes: Arc::clone(&bytes),
-        memory: memory.clone(),
-        cut: Arc::clone(&cut),
-    };
-    let outgoing = Outgoing {
-        queue: receiver,
-        bytes,
+    let shared = Arc::new(Shared {
+        queue: Mutex::default(),
         memory,
-        cut,
+        cut: Arc::clone(&cut),
+    });
+    let outbox = Outbox {
+        shared: Arc::clone(&shared),
     };
-    (outbox, outgoing)
+    (outbox, Outgoing { shared, cut })
 }
 
 impl Outbox {
@@ -85,13 +103,7 @@ impl Outbox {
 
     /// Queues an envelope of so many bytes.
     pub(crate) fn deliver(&self, frame: RelayFrame, bytes: usize) -> Result<(), Gone> {
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES {
-            self.cut.notify_one();
-            return Err(Gone);
-        }
-        self.memory.take(bytes);
         self.push(Out::Deliver(frame, bytes))
-            .inspect_err(|_| self.memory.give(bytes))
     }
 
     /// Tells the connection that it isn't the reader any more.
@@ -105,36 +117,63 @@ impl Outbox {
     }
 
     fn push(&self, out: Out) -> Result<(), Gone> {
-        self.queue.try_send(out).map_err(|error| {
-            if matches!(error, mpsc::error::TrySendError::Full(_)) {
-                self.cut.notify_one();
-            }
-            Gone
-        })
+        let bytes = if let Out::Deliver(_, bytes) = &out { *bytes } else { 0 };
+        let mut queue = self.shared.queue();
+        if queue.closed {
+            return Err(Gone);
+        }
+        if queue.outs.len() >= FRAMES || queue.bytes + bytes > BYTES {
+            drop(queue);
+            self.shared.cut.notify_one();
+            return Err(Gone);
+        }
+        queue.bytes += bytes;
+        self.shared.memory.take(bytes);
+        queue.outs.push_back(out);
+        let waker = queue.waker.take();
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
     }
 }
 
 impl Outgoing {
     /// What is next. Never ends while the connection holds its own [`Outbox`].
-    pub(crate) fn poll_next(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Out>> {
-        let next = self.queue.poll_recv(context);
-        if let std::task::Poll::Ready(Some(Out::Deliver(_, bytes))) = &next {
-            self.bytes.fetch_sub(*bytes, Ordering::Relaxed);
-            self.memory.give(*bytes);
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Out>> {
+        let mut queue = self.shared.queue();
+        let Some(out) = queue.outs.pop_front() else {
+            if Arc::strong_count(&self.shared) == 1 {
+                return Poll::Ready(None);
+            }
+            queue.outs.shrink_to(KEPT);
+            if !queue
+                .waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(context.waker()))
+            {
+                queue.waker = Some(context.waker().clone());
+            }
+            return Poll::Pending;
+        };
+        if let Out::Deliver(_, bytes) = &out {
+            queue.bytes -= bytes;
+            self.shared.memory.give(*bytes);
         }
-        next
+        Poll::Ready(Some(out))
     }
 }
 
 impl Drop for Outgoing {
     /// What nobody takes out any more gives its memory back.
     fn drop(&mut self) {
-        self.queue.close();
-        while let Ok(out) = self.queue.try_recv() {
-            if let Out::Deliver(_, bytes) = out {
-                self.memory.give(bytes);
-            }
-        }
+        let closed = Queue {
+            closed: true,
+            ..Queue::default()
+        };
+        let left = std::mem::replace(&mut *self.shared.queue(), closed);
+        self.shared.memory.give(left.bytes);
     }
 }
 

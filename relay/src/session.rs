@@ -7,22 +7,23 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream};
 use rand_core::{OsRng, RngCore};
 use sha2::{Digest, Sha256};
+use tokio::sync::futures::Notified;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use wire::envelope::Envelope;
-use wire::frame::{ClientFrame, Close, Put, Reason, RelayFrame};
+use wire::frame::{ClientFrame, Close, Put, PutId, Reason, RelayFrame};
 use wire::limits::{TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use wire::login::RelayName;
 use wire::mailbox::MailboxId;
@@ -32,7 +33,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::door::Doorstep;
 use crate::health::Health;
 use crate::metrics::{Limit, Present};
-use crate::office::{Counter, Order, OwnerOrder, PutOrder};
+use crate::office::{Counter, OfficeClosed, Order, OwnerOrder, PutOrder};
 use crate::outbox::{Out, Outbox, Outgoing, UNANSWERED, outbox};
 
 /// How long the last word may take.
@@ -203,9 +204,13 @@ async fn leave(mut socket: Socket, end: End) {
     }
 }
 
+/// Messages taken in before others have their turn.
+const AT_ONCE: usize = 64;
+
 /// What happened to a connection.
 enum Event {
-    Message(Message),
+    /// An order for which there is no room at the counter just now.
+    Queue(Order),
     /// The other side sent too much; nothing is read for a while.
     Rest(Duration),
     End(End),
@@ -259,7 +264,7 @@ impl Session {
             // What was put before the end is flushed before the end, and its sender told.
             Box::pin(timeout(LAST_ANSWERS, self.last_answers())).await.ok();
         }
-        self.order(OwnerOrder::Leave).await.ok();
+        self.house.counter.order(self.order(OwnerOrder::Leave)).await.ok();
         Box::pin(leave(self.socket, end)).await;
     }
 
@@ -267,12 +272,15 @@ impl Session {
     async fn attend(&mut self) -> Result<Infallible, End> {
         let mut tick = interval(self.house.keepalive / 3);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopping = self.house.stopping.clone();
         let cut = std::sync::Arc::clone(&self.outgoing.cut);
+        let (mut stopping, mut stopping_later) = (self.house.stopping.clone(), self.house.stopping.clone());
+        // Made once: most of what a message costs would otherwise be waiting for what never comes.
+        let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
+        let mut cut_off = pin!(cut.notified());
         loop {
             let event = tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => return Err(End::Goodbye),
-                () = cut.notified() => return Err(End::Close(Close::TooSlow)),
+                _ = &mut stopped => return Err(End::Goodbye),
+                () = &mut cut_off => return Err(End::Close(Close::TooSlow)),
                 _ = tick.tick() => {
                     self.check()?;
                     continue;
@@ -281,15 +289,8 @@ impl Session {
             };
             match event {
                 Event::End(end) => return Err(end),
-                Event::Rest(rest) => Box::pin(self.rest(rest, &mut stopping, &cut)).await?,
-                Event::Message(message) => {
-                    self.heard = Instant::now();
-                    self.socket.get_mut().finished();
-                    self.rest = self.visitor.sends(message.len(), self.heard);
-                    if let Some(bytes) = sort(message, &mut self.pings)? {
-                        self.hand_in(bytes).await?;
-                    }
-                }
+                Event::Rest(rest) => Box::pin(self.rest(rest, &mut stopping_later, cut_off.as_mut())).await?,
+                Event::Queue(order) => self.queue(order).await?,
             }
         }
     }
@@ -300,12 +301,12 @@ impl Session {
         &mut self,
         rest: Duration,
         stopping: &mut watch::Receiver<bool>,
-        cut: &tokio::sync::Notify,
+        cut_off: Pin<&mut Notified<'_>>,
     ) -> Result<(), End> {
         self.house.health.metrics.limited(Limit::Traffic);
         tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => Err(End::Goodbye),
-            () = cut.notified() => Err(End::Close(Close::TooSlow)),
+            () = cut_off => Err(End::Close(Close::TooSlow)),
             () = sleep(rest.min(REST_MAX)) => {
                 // The silence was ours.
                 self.heard = Instant::now();
@@ -330,21 +331,58 @@ impl Session {
         if let Poll::Ready(end) = self.poll_write(context) {
             return Poll::Ready(Event::End(end));
         }
-        if let Some(rest) = self.rest.take() {
-            return Poll::Ready(Event::Rest(rest));
-        }
-        if self.unanswered >= UNANSWERED {
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.socket).poll_next(context).map(|next| match next {
-            Some(Ok(message)) => Event::Message(message),
-            Some(Err(_)) if self.socket.get_ref().is_starved() => {
-                self.house.health.metrics.limited(Limit::Memory);
-                Event::End(End::Close(Close::TooMany))
+        for _ in 0..AT_ONCE {
+            if let Some(rest) = self.rest.take() {
+                return Poll::Ready(Event::Rest(rest));
             }
-            Some(Err(error)) => Event::End(end_of(&error)),
-            None => Event::End(End::Gone),
-        })
+            if self.unanswered >= UNANSWERED {
+                return Poll::Pending;
+            }
+            let order = match ready!(Pin::new(&mut self.socket).poll_next(context)) {
+                Some(Ok(message)) => self.take_in(message),
+                Some(Err(_)) if self.socket.get_ref().is_starved() => {
+                    self.house.health.metrics.limited(Limit::Memory);
+                    Err(End::Close(Close::TooMany))
+                }
+                Some(Err(error)) => Err(end_of(&error)),
+                None => Err(End::Gone),
+            };
+            let order = match order {
+                Ok(None) => continue,
+                Ok(Some(order)) => self.house.counter.try_order(order),
+                Err(end) => return Poll::Ready(Event::End(end)),
+            };
+            match order {
+                Ok(None) => {}
+                Ok(Some(order)) => return Poll::Ready(Event::Queue(order)),
+                Err(OfficeClosed) => return Poll::Ready(Event::End(End::Goodbye)),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What a message orders, if anything.
+    fn take_in(&mut self, message: Message) -> Result<Option<Order>, End> {
+        self.heard = Instant::now();
+        self.socket.get_mut().finished();
+        self.rest = self.visitor.sends(message.len(), self.heard);
+        match sort(message, &mut self.pings)? {
+            Some(bytes) => self.hand_in(bytes),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for room at the counter.
+    async fn queue(&mut self, order: Order) -> Result<(), End> {
+        // Until the desk has it.
+        let bytes = if let Order::Put(order) = &order {
+            order.envelope.bucket()
+        } else {
+            0
+        };
+        let _in_hand = self.house.health.memory.charge(bytes);
+        self.house.counter.order(order).await.map_err(|_| End::Goodbye)
     }
 
     /// Writes what is queued, all of it before one flush. Ready only when that is the end.
@@ -420,12 +458,12 @@ impl Session {
         Ok(())
     }
 
-    async fn hand_in(&mut self, bytes: Bytes) -> Result<(), End> {
+    fn hand_in(&mut self, bytes: Bytes) -> Result<Option<Order>, End> {
         let frame = ClientFrame::decode(bytes).map_err(|_| End::Close(Close::Malformed))?;
         let order = match frame {
             ClientFrame::Login { .. } => return Err(End::Close(Close::Malformed)),
-            ClientFrame::Put(put) => return self.put(put).await,
-            ClientFrame::Ack { sequence } => return self.order(OwnerOrder::Ack { sequence }).await,
+            ClientFrame::Put(put) => return Ok(self.put(put)),
+            ClientFrame::Ack { sequence } => return Ok(Some(self.order(OwnerOrder::Ack { sequence }))),
             ClientFrame::Read => OwnerOrder::Read,
             ClientFrame::Allow {
                 capability,
@@ -441,27 +479,24 @@ impl Session {
             ClientFrame::CloseMailbox => OwnerOrder::Close,
         };
         self.unanswered += 1;
-        self.order(order).await
+        Ok(Some(self.order(order)))
     }
 
-    async fn put(&mut self, put: Put) -> Result<(), End> {
+    fn put(&mut self, put: Put) -> Option<Order> {
         self.unanswered += 1;
         let ttl = TTL_SECONDS_MIN..=TTL_SECONDS_MAX;
         if !ttl.contains(&put.ttl_seconds) {
-            return self.refuse(put, Reason::Ttl, 0);
+            return self.refuse(put.id, Reason::Ttl, 0);
         }
-        let Ok(envelope) = Envelope::from_bytes(put.envelope.clone()) else {
-            return self.refuse(put, Reason::Length, 0);
+        let Ok(envelope) = Envelope::from_bytes(put.envelope) else {
+            return self.refuse(put.id, Reason::Length, 0);
         };
-        let memory = &self.house.health.memory;
-        if memory.is_full() {
+        if self.house.health.memory.is_full() {
             self.house.health.metrics.limited(Limit::Memory);
-            return self.refuse(put, Reason::Busy, FULL_MS);
+            return self.refuse(put.id, Reason::Busy, FULL_MS);
         }
-        // Until the desk has it.
-        let _in_hand = memory.charge(envelope.as_bytes().len());
         // Hashed here, on the connection's own time, not at the desk where everybody waits.
-        let order = PutOrder {
+        Some(Order::Put(Box::new(PutOrder {
             outbox: self.outbox.clone(),
             id: put.id,
             mailbox: put.mailbox,
@@ -469,27 +504,24 @@ impl Session {
             ttl_seconds: put.ttl_seconds,
             digest: Sha256::digest(envelope.as_bytes()).into(),
             envelope,
-        };
-        let order = Order::Put(Box::new(order));
-        self.house.counter.order(order).await.map_err(|_| End::Goodbye)
+        })))
     }
 
-    fn refuse(&self, put: Put, reason: Reason, retry_after_ms: u32) -> Result<(), End> {
+    fn refuse(&self, id: PutId, reason: Reason, retry_after_ms: u32) -> Option<Order> {
         self.outbox.answer(RelayFrame::Refused {
-            id: put.id,
+            id,
             reason,
             retry_after_ms,
         });
-        Ok(())
+        None
     }
 
-    async fn order(&mut self, order: OwnerOrder) -> Result<(), End> {
-        let order = Order::Owner {
+    fn order(&self, order: OwnerOrder) -> Order {
+        Order::Owner {
             mailbox: *self.mailbox.as_bytes(),
             connection: self.connection,
             outbox: self.outbox.clone(),
             order,
-        };
-        self.house.counter.order(order).await.map_err(|_| End::Goodbye)
+        }
     }
 }

@@ -123,11 +123,12 @@ fn main() -> Result<ExitCode> {
         eprintln!("note: not a release build; the numbers mean nothing");
     }
     let load = if wish.short { SHORT } else { LONG };
+    let machine = machine::describe()?;
     Cores::find()?.take_load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let relay = wish.relay.unwrap_or_else(|| program("countersign-relay"));
     let report = runtime.block_on(measure(&load, &relay, wish.peers))?;
-    let sheet = report.sheet(machine::describe()?);
+    let sheet = report.sheet(machine);
     print!("{}", if wish.json { sheet.json() } else { sheet.text() });
     if let Some(file) = wish.svg {
         std::fs::write(file, sheet.svg())?;

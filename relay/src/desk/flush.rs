@@ -6,6 +6,24 @@ use super::{Desk, NEXT_SWEEP_MS, refuse};
 use crate::store::{Batch, PutRow};
 
 impl Desk {
+    /// Whether there is something for the store.
+    pub(crate) fn gathers(&self) -> bool {
+        let nothing = self.batch.is_empty() && self.answers.is_empty();
+        !nothing && (!self.failing || self.batch.probe)
+    }
+
+    /// Whether somebody waits for the batch: an owner, a sender whose reader is away, or a reader for the next numbers.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent || self.batch.probe || !self.batch.changes.is_empty() || !self.answers.is_empty()
+    }
+
+    /// Whether an envelope that was in the batch at the last look isn't acknowledged yet.
+    pub(crate) fn is_overdue(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.looked_at, self.batch.puts.len());
+        let mut puts = self.batch.puts.iter().take(before).flatten();
+        puts.any(|put| put.envelope.is_some())
+    }
+
     /// What goes to the store next, if anything.
     pub(crate) fn next_batch(&mut self) -> Option<Box<Batch>> {
         if self.failing && !self.batch.probe {
@@ -15,6 +33,7 @@ impl Desk {
             return None;
         }
         self.batch_number += 1;
+        (self.urgent, self.looked_at) = (false, 0);
         self.answers_in_flight = std::mem::take(&mut self.answers);
         Some(Box::new(std::mem::take(&mut self.batch)))
     }

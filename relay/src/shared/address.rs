@@ -87,6 +87,20 @@ impl BusUrl {
     pub(crate) fn servers(&self) -> Vec<async_nats::ServerAddr> {
         self.servers.clone()
     }
+
+    /// What the servers want to hear, which the client doesn't take from their addresses by itself: a name alone is a token.
+    pub(crate) fn credentials(&self) -> async_nats::ConnectOptions {
+        let options = async_nats::ConnectOptions::new();
+        let named = self
+            .servers
+            .iter()
+            .find_map(|server| Some((server.username()?, server.password())));
+        match named {
+            Some((user, Some(password))) => options.user_and_password(unescaped(user), unescaped(password)),
+            Some((token, None)) => options.token(unescaped(token)),
+            None => options,
+        }
+    }
 }
 
 impl FromStr for BusUrl {
@@ -114,11 +128,35 @@ impl fmt::Debug for BusUrl {
     }
 }
 
+/// With `%40` and the like as what they stand for.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        match (byte, digit(ahead.next()), digit(ahead.next())) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.extend(u8::try_from(high * 16 + low));
+                rest = ahead;
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
+
+    #[test]
+    fn a_password_is_taken_as_it_was_before_it_was_escaped() {
+        assert_eq!(unescaped("se%3acr%C3%A9t%"), "se:crét%");
+        assert_eq!(unescaped("100%2"), "100%2");
+    }
 
     #[test]
     fn an_address_never_shows_its_password() {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Subscriber};
+use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use hmac::{Hmac, Mac};
@@ -137,7 +137,8 @@ async fn dial(url: &BusUrl, subject: String) -> Option<(Client, Subscriber)> {
             _ => {}
         }
     };
-    let client = ConnectOptions::new()
+    let client = url
+        .credentials()
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(|attempts| {

@@ -169,7 +169,9 @@ async fn expire_envelopes(connection: &mut PgConnection, now: u64) -> Result<u64
     let gone: i64 = sqlx::query_scalar(
         "WITH gone AS ( \
            DELETE FROM envelopes WHERE ctid = ANY (ARRAY( \
-             SELECT ctid FROM envelopes WHERE expires <= $1 AND mailbox = ANY ($3) ORDER BY expires LIMIT $2)) \
+             SELECT place FROM ( \
+               SELECT ctid AS place, mailbox FROM envelopes WHERE expires <= $1 ORDER BY expires LIMIT $2) old \
+             WHERE mailbox = ANY ($3))) \
            RETURNING mailbox, capability, octet_length(body)::bigint AS bytes), \
          freed AS ( \
            UPDATE capabilities c SET envelopes = greatest(c.envelopes - g.envelopes, 0), bytes = greatest(c.bytes - g.bytes, 0) \
@@ -204,7 +206,9 @@ async fn expire_puts(connection: &mut PgConnection, now: u64) -> Result<u64, sql
     let gone: i64 = sqlx::query_scalar(
         "WITH gone AS ( \
            DELETE FROM puts WHERE ctid = ANY (ARRAY( \
-             SELECT ctid FROM puts WHERE expires <= $1 AND mailbox = ANY ($3) ORDER BY expires LIMIT $2)) \
+             SELECT place FROM ( \
+               SELECT ctid AS place, mailbox FROM puts WHERE expires <= $1 ORDER BY expires LIMIT $2) old \
+             WHERE mailbox = ANY ($3))) \
            RETURNING mailbox), \
          counted AS ( \
            UPDATE mailboxes m SET remembered = greatest(m.remembered - g.puts, 0) \

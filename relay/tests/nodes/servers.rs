@@ -236,6 +236,7 @@ impl Nats {
     pub(crate) fn resume(&mut self) {
         let server = Command::new(program("nats-server", "nats-server", ["/usr/sbin".into()]))
             .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["--user", "relay", "--pass", "se:cret"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -246,7 +247,7 @@ impl Nats {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://relay:se%3Acret@127.0.0.1:{}", self.port)
     }
 }
 

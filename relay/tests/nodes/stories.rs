@@ -90,6 +90,10 @@ async fn what_one_node_takes_another_delivers_by_a_hint() {
     }
     let order: Vec<_> = seen.iter().map(|(sequence, id)| (*sequence, u64::from(*id))).collect();
     assert!(order.iter().all(|(sequence, id)| sequence == id), "{order:?}");
+    // And so does the word that somebody else reads now.
+    let mut newer = Client::login(world.b.address(), 1).await.unwrap();
+    newer.read().await.unwrap();
+    assert_eq!(reader.next().await.unwrap(), RelayFrame::Displaced);
 }
 
 #[tokio::test]
