@@ -248,6 +248,13 @@ pub async fn serve(
                 Err(_) => break,
             }
         }
+        // Both doors at every turn: a relay or a member that never stops talking must not keep those on this machine waiting.
+        while batch.len() < 2 * BATCH {
+            match events.try_recv() {
+                Ok(event) => batch.push(event),
+                Err(_) => break,
+            }
+        }
         gate.handle(std::mem::take(&mut batch)).await?;
     }
     gate.finish(&mut events).await?;

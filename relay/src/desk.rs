@@ -31,7 +31,7 @@ use crate::outbox::Outbox;
 use crate::store::{Batch, EnvelopeRow, KnownPut, PutRow, Record};
 
 /// Most puts accepted and not yet flushed: they are in memory.
-const UNFLUSHED: usize = 16 * 1024;
+const UNFLUSHED: usize = 8 * 1024;
 
 /// Most bytes of them.
 const UNFLUSHED_BYTES: usize = 64 * 1024 * 1024;

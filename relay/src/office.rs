@@ -154,7 +154,7 @@ impl Office {
         loop {
             tokio::select! {
                 _ = &mut finish => break,
-                count = self.orders.recv_many(&mut orders, ORDERS) => {
+                count = self.orders.recv_many(&mut orders, ORDERS), if self.writing.is_none() || self.desk.has_room() => {
                     if count == 0 {
                         break;
                     }

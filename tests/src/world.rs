@@ -69,6 +69,10 @@ impl Drop for World {
 impl World {
     /// A gate that runs, and nobody enrolled.
     pub async fn new() -> Self {
+        // `COUNTERSIGN_LOG=countersign=debug` shows what gate and members say of it.
+        if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG") {
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+        }
         // Memory where there is some: what is flushed to it is as safe as a test needs.
         let place = Some(PathBuf::from("/dev/shm"))
             .filter(|place| place.is_dir())

@@ -2,7 +2,7 @@
 
 use wire::frame::{Reason, RelayFrame, Stored};
 
-use super::{Desk, NEXT_SWEEP_MS, refuse};
+use super::{Desk, NEXT_SWEEP_MS, UNFLUSHED, UNFLUSHED_BYTES, refuse};
 use crate::store::{Batch, PutRow};
 
 impl Desk {
@@ -10,6 +10,12 @@ impl Desk {
     pub(crate) fn gathers(&self) -> bool {
         let nothing = self.batch.is_empty() && self.answers.is_empty();
         !nothing && (!self.failing || self.batch.probe)
+    }
+
+    /// Whether more should be taken while a batch is being written. What is acknowledged at once isn't slowed down by its own
+    /// sender, who would otherwise be told that the relay is busy.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unflushed.len() < UNFLUSHED / 2 && self.unwritten_bytes < UNFLUSHED_BYTES / 2
     }
 
     /// Whether somebody waits for the batch: an owner, a sender whose reader is away, or a reader for the next numbers.

@@ -68,7 +68,9 @@ async fn fill(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sq
         });
         query.build().persistent(false).execute(&mut *connection).await?;
     }
-    let puts: Vec<_> = batch.puts.iter().flatten().collect();
+    let mut puts: Vec<_> = batch.puts.iter().flatten().collect();
+    // In the table's own order: neighbours share a page. Stable, because the later of two is the one to stay.
+    puts.sort_by_key(|put| (put.mailbox, put.id));
     for rows in puts.chunks(ROWS) {
         // An id may come again after its ttl, before it was swept.
         let mut query = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO puts (mailbox, id, digest, expires, how) ");
