@@ -49,7 +49,11 @@ impl Clock {
     /// A clock that starts no earlier than `floor`: the last time that was written down.
     pub fn new(source: Box<dyn Source>, floor: u64) -> Self {
         let (_, boot) = source.read();
-        Self { source, said: floor, boot }
+        Self {
+            source,
+            said: floor,
+            boot,
+        }
     }
 
     /// The time now, in ms since 1970.
@@ -89,10 +93,18 @@ mod tests {
         let mut clock = Clock::new(Box::new(hands.clone()), 0);
         assert_eq!(clock.now().millis(), 1_000_000);
         *hands.0.lock().unwrap() = (400_000, 1_500);
-        assert_eq!(clock.now().millis(), 1_001_000, "an hour back, yet a second has passed since boot");
+        assert_eq!(
+            clock.now().millis(),
+            1_001_000,
+            "an hour back, yet a second has passed since boot"
+        );
         assert_eq!(clock.ahead(), 601_000);
         *hands.0.lock().unwrap() = (2_000_000, 1_600);
-        assert_eq!(clock.now().millis(), 2_000_000, "forward is believed: requests end early, which is safe");
+        assert_eq!(
+            clock.now().millis(),
+            2_000_000,
+            "forward is believed: requests end early, which is safe"
+        );
     }
 
     #[test]

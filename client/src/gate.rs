@@ -52,7 +52,11 @@ pub(crate) enum Event {
     /// The gate's own mailbox.
     Link(LinkEvent),
     /// A program on this machine asks; answers go to the sender until it is dropped.
-    Local { client: ClientId, question: Prepared, answers: mpsc::Sender<Answer> },
+    Local {
+        client: ClientId,
+        question: Prepared,
+        answers: mpsc::Sender<Answer>,
+    },
     /// That program went away.
     Left(ClientId),
     /// A command is over.
@@ -104,20 +108,40 @@ pub struct Init {
 
 /// Creates a gate: keys, the genesis roster as entry 0, and an empty group.
 pub async fn init(home: Home, init: Init) -> Result<Party, GateError> {
-    let name: Name = init.name.parse().map_err(|error| GateError::Invalid(format!("the name {:?}: {error}", init.name)))?;
-    let relay: RelayUrl = init.relay.parse().map_err(|error| GateError::Invalid(format!("the relay's url: {error}")))?;
+    let name: Name = init
+        .name
+        .parse()
+        .map_err(|error| GateError::Invalid(format!("the name {:?}: {error}", init.name)))?;
+    let relay: RelayUrl = init
+        .relay
+        .parse()
+        .map_err(|error| GateError::Invalid(format!("the relay's url: {error}")))?;
     wire::login::authority(&init.relay).map_err(|error| GateError::Invalid(format!("the relay's url: {error}")))?;
-    let birth = Birth { kind: Kind::Gate, gate: None, relay: init.relay };
+    let birth = Birth {
+        kind: Kind::Gate,
+        gate: None,
+        relay: init.relay,
+    };
     let fill = async move |identity: &wire::identity::Identity, leaf: &crate::channel::LeafKey, tx: &mut Tx| {
         let created = Clock::new(Box::new(System), 0).now();
         let party = identity.party();
-        let device = sign(identity, Device { party, leaf: approval::scalar::LeafKey(leaf.public()), name, created })?;
+        let device = sign(
+            identity,
+            Device {
+                party,
+                leaf: approval::scalar::LeafKey(leaf.public()),
+                name,
+                created,
+            },
+        )?;
         let genesis = Roster::genesis(device, Quorum { command: 1, roster: 1 }, vec![relay], created);
         let genesis = sign(identity, genesis)?;
         let mut log = approval::transcript::Log::new();
         log.append(genesis.signed().as_bytes());
-        tx.add_entry(0, &genesis.digest(), "roster", genesis.signed().as_bytes()).await?;
-        tx.add_checkpoint(&approval::checkpoint::Checkpoint::sign(identity, 1, log.root())).await?;
+        tx.add_entry(0, &genesis.digest(), "roster", genesis.signed().as_bytes())
+            .await?;
+        tx.add_checkpoint(&approval::checkpoint::Checkpoint::sign(identity, 1, log.root()))
+            .await?;
         tx.set_meta("incarnation", &crate::party::random16()).await?;
         let mut mls = tx.mls().await?;
         Group::create(&mut mls, leaf, party, *genesis.digest().as_bytes())?;
@@ -179,7 +203,11 @@ pub struct Surroundings {
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Box::new(System), launcher: Launcher::current(), pace: Pace::default() }
+        Self {
+            clock: Box::new(System),
+            launcher: Launcher::current(),
+            pace: Pace::default(),
+        }
     }
 }
 
@@ -201,11 +229,18 @@ pub async fn serve(
     let path = party.home.socket()?;
     let listener = socket::listen(&path)?;
     let (sender, mut events) = mpsc::channel(EVENTS);
-    let (link, mut link_events) = link::spawn(&party.relay, wire::mailbox::MailboxKey::from_bytes(&party.mailbox.to_bytes()));
+    let (link, mut link_events) = link::spawn(
+        &party.relay,
+        wire::mailbox::MailboxKey::from_bytes(&party.mailbox.to_bytes()),
+    );
     let incarnation = incarnation(&mut party).await?;
     let floor = party.replay.time().map_or(0, Time::millis);
     let halted = rolled_back(&mut party).await?;
-    let address = party.envelopes.first().ok_or(PartyError::Lacks("the envelope key"))?.key();
+    let address = party
+        .envelopes
+        .first()
+        .ok_or(PartyError::Lacks("the envelope key"))?
+        .key();
     let mut gate = Gate {
         clock: Clock::new(surroundings.clock, floor),
         incarnation,
@@ -225,7 +260,14 @@ pub async fn serve(
         party,
     };
     gate.take_up().await?;
-    let server = tokio::spawn(socket::accept(listener, socket::Doors { events: sender, link, seed: gate.pairing_seed() }));
+    let server = tokio::spawn(socket::accept(
+        listener,
+        socket::Doors {
+            events: sender,
+            link,
+            seed: gate.pairing_seed(),
+        },
+    ));
     ready(&path);
 
     tokio::pin!(shutdown);
@@ -266,9 +308,14 @@ pub async fn serve(
 
 async fn incarnation(party: &mut Party) -> Result<Id16, PartyError> {
     let mut tx = party.store.begin().await?;
-    let stored = tx.meta("incarnation").await?.ok_or(PartyError::Lacks("its incarnation"))?;
+    let stored = tx
+        .meta("incarnation")
+        .await?
+        .ok_or(PartyError::Lacks("its incarnation"))?;
     tx.commit().await?;
-    Ok(Id16(stored.try_into().map_err(|_| PartyError::Lacks("its incarnation"))?))
+    Ok(Id16(
+        stored.try_into().map_err(|_| PartyError::Lacks("its incarnation"))?,
+    ))
 }
 
 /// Compares the database with the mark that is written beside it after each commit: a database older than its mark was restored from a
@@ -280,7 +327,9 @@ async fn rolled_back(party: &mut Party) -> Result<Option<String>, PartyError> {
     if halted.is_some() {
         return Ok(halted);
     }
-    let mark = std::fs::read_to_string(party.home.path().join("head")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let mark = std::fs::read_to_string(party.home.path().join("head"))
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
     let size = party.replay.size();
     Ok(mark.filter(|mark| *mark > size).map(|mark| {
         format!("the transcript here has {size} entries and had {mark}: this is an old copy of the gate's state")
@@ -303,24 +352,43 @@ impl Gate {
 
     /// After a start: what was running when the process ended has an unknown outcome, and is never run again.
     async fn take_up(&mut self) -> Result<(), GateError> {
-        let lost: Vec<Digest> = self.party.replay.open().filter(|open| open.permit().is_some()).map(|open| open.request().digest()).collect();
+        let lost: Vec<Digest> = self
+            .party
+            .replay
+            .open()
+            .filter(|open| open.permit().is_some())
+            .map(|open| open.request().digest())
+            .collect();
         if lost.is_empty() || self.halted.is_some() {
             return Ok(());
         }
-        let events = lost.into_iter().map(|request| Event::Ran { request, result: Ended::Unknown(approval::outcome::Nothing {}) });
+        let events = lost.into_iter().map(|request| Event::Ran {
+            request,
+            result: Ended::Unknown(approval::outcome::Nothing {}),
+        });
         self.handle(events.collect()).await
     }
 
     fn until_next_expiry(&mut self) -> Duration {
         let longest = Duration::from_millis(self.party.pace.idle);
         let now = self.clock.now().millis();
-        let waits = self.party.replay.open().filter(|open| open.permit().is_none()).map(|open| open.request().expires.millis().saturating_sub(now));
+        let waits = self
+            .party
+            .replay
+            .open()
+            .filter(|open| open.permit().is_none())
+            .map(|open| open.request().expires.millis().saturating_sub(now));
         waits.min().map_or(longest, |ms| Duration::from_millis(ms).min(longest))
     }
 
     fn pairing_seed(&self) -> pairing::Seed {
         let (relay, mailbox) = (self.party.relay.clone(), self.party.mailbox.id());
-        pairing::Seed { gate: self.party.gate, relay, mailbox, envelope_key: self.address.subscribe() }
+        pairing::Seed {
+            gate: self.party.gate,
+            relay,
+            mailbox,
+            envelope_key: self.address.subscribe(),
+        }
     }
 
     /// Whether an admin is enrolled.

@@ -138,14 +138,27 @@ impl Member {
             next = roster.previous;
         }
         tx.commit().await?;
-        Ok(Self { party, connection: None, rosters, said: false })
+        Ok(Self {
+            party,
+            connection: None,
+            rosters,
+            said: false,
+        })
     }
 
     fn connect(&mut self) -> Result<(), PartyError> {
-        let Some(lock) = self.party.home.try_lock(LOCK)? else { return Ok(()) };
+        let Some(lock) = self.party.home.try_lock(LOCK)? else {
+            return Ok(());
+        };
         let key = wire::mailbox::MailboxKey::from_bytes(&self.party.mailbox.to_bytes());
         let (link, events) = link::spawn(&self.party.relay, key);
-        self.connection = Some(Connection { link, events, up: false, ack_due: tokio::time::Instant::now(), _lock: lock });
+        self.connection = Some(Connection {
+            link,
+            events,
+            up: false,
+            ack_due: tokio::time::Instant::now(),
+            _lock: lock,
+        });
         Ok(())
     }
 
@@ -201,7 +214,10 @@ impl Member {
     async fn attempt(&mut self, events: &[LinkEvent]) -> Result<Batch, PartyError> {
         let mut turn = self.party.turn().await?;
         let mut batch = Batch::default();
-        let ack_due = self.connection.as_ref().is_some_and(|connection| connection.up && connection.ack_due <= tokio::time::Instant::now());
+        let ack_due = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| connection.up && connection.ack_due <= tokio::time::Instant::now());
         batch.ack = ack_due;
         for event in events {
             self.event(&mut turn, &mut batch, event).await?;
@@ -245,7 +261,14 @@ impl Member {
                 if let Some(connection) = &mut self.connection {
                     connection.up = true;
                     if let Some(issued) = turn.tx.meta("issued").await?.and_then(|bytes| bytes.try_into().ok()) {
-                        connection.link.allow(wire::mailbox::CapabilityHash::from_bytes(issued), PEER_ENVELOPES, PEER_BYTES).await;
+                        connection
+                            .link
+                            .allow(
+                                wire::mailbox::CapabilityHash::from_bytes(issued),
+                                PEER_ENVELOPES,
+                                PEER_BYTES,
+                            )
+                            .await;
                     }
                 }
                 turn.tx.due_again().await?;
@@ -277,7 +300,9 @@ impl Member {
                 }
                 batch.sequence = batch.sequence.max(Some(*sequence));
             }
-            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => outbox::settle(&mut turn.tx, event, &self.party.pace).await?,
+            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => {
+                outbox::settle(&mut turn.tx, event, &self.party.pace).await?
+            }
             _ => {}
         }
         Ok(())
@@ -298,7 +323,10 @@ impl Member {
     /// Whether the message moved anything, so that held ones are worth another try.
     async fn one_message(&mut self, turn: &mut Turn, batch: &mut Batch, message: &[u8]) -> Result<bool, PartyError> {
         let Some(group) = &mut turn.group else {
-            let own = crate::channel::Leaf { party: self.party.identity.party(), leaf: self.party.leaf.public() };
+            let own = crate::channel::Leaf {
+                party: self.party.identity.party(),
+                leaf: self.party.leaf.public(),
+            };
             match Group::join(&mut turn.mls, &own, &self.party.gate, message) {
                 Ok(group) => {
                     turn.group = Some(group);
@@ -360,10 +388,18 @@ impl Member {
         if overdue.is_empty() || turn.tx.meta("removed").await?.is_some() {
             return Ok(());
         }
-        let (Some(gate), Some(group)) = (turn.tx.peer(&self.party.gate).await?, turn.group.as_mut()) else { return Ok(()) };
+        let (Some(gate), Some(group)) = (turn.tx.peer(&self.party.gate).await?, turn.group.as_mut()) else {
+            return Ok(());
+        };
         for (id, question) in overdue {
             let sealed = group.encrypt(&mut turn.mls, &self.party.leaf, &question)?;
-            let envelope = wire::envelope::seal(&gate.envelope_key, &gate.mailbox, Content::Mls, &sealed, &mut rand_core::OsRng)?;
+            let envelope = wire::envelope::seal(
+                &gate.envelope_key,
+                &gate.mailbox,
+                Content::Mls,
+                &sealed,
+                &mut rand_core::OsRng,
+            )?;
             turn.tx.reseal(id, &envelope).await?;
         }
         Ok(())
@@ -371,7 +407,11 @@ impl Member {
 
     async fn gate_says(&mut self, turn: &mut Turn, batch: &mut Batch, message: Message) -> Result<bool, PartyError> {
         match message {
-            Message::Entries { first, checkpoint, leaves } => self.entries(turn, batch, first, &checkpoint, &leaves).await,
+            Message::Entries {
+                first,
+                checkpoint,
+                leaves,
+            } => self.entries(turn, batch, first, &checkpoint, &leaves).await,
             Message::Refusal { about, code, text } => {
                 let text = text.as_untrusted().to_owned();
                 let answered = about.as_bytes();
@@ -393,14 +433,30 @@ impl Member {
     }
 
     /// Takes in a part of the transcript: nothing of it before all of it was checked, and its checkpoint is its root.
-    async fn entries(&mut self, turn: &mut Turn, batch: &mut Batch, first: u64, note: &str, leaves: &[Signed]) -> Result<bool, PartyError> {
+    async fn entries(
+        &mut self,
+        turn: &mut Turn,
+        batch: &mut Batch,
+        first: u64,
+        note: &str,
+        leaves: &[Signed],
+    ) -> Result<bool, PartyError> {
         let replay = batch.replay.as_ref().unwrap_or(&self.party.replay);
         let size = replay.size();
         let Ok(checkpoint) = Checkpoint::verify(note, &self.party.gate) else {
-            return self.accuse(turn, batch, "sent a checkpoint that it didn't sign", note.as_bytes()).await;
+            return self
+                .accuse(turn, batch, "sent a checkpoint that it didn't sign", note.as_bytes())
+                .await;
         };
         if checkpoint.size() != first.saturating_add(leaves.len() as u64) {
-            return self.accuse(turn, batch, "signed a checkpoint for other entries than it sent", note.as_bytes()).await;
+            return self
+                .accuse(
+                    turn,
+                    batch,
+                    "signed a checkpoint for other entries than it sent",
+                    note.as_bytes(),
+                )
+                .await;
         }
         if first > size {
             // A gap: our acknowledgement at the end of the batch says where we are, and the gate sends the rest.
@@ -408,13 +464,21 @@ impl Member {
         }
         let (old, new) = leaves.split_at(usize::try_from(size - first).unwrap_or(usize::MAX).min(leaves.len()));
         let kept = turn.tx.entries(first, old.len() as u64).await?;
-        if kept.iter().zip(old).any(|(kept, sent)| kept.as_bytes() != sent.as_bytes()) {
-            return self.accuse(turn, batch, "rewrote entries that it had sent before", note.as_bytes()).await;
+        if kept
+            .iter()
+            .zip(old)
+            .any(|(kept, sent)| kept.as_bytes() != sent.as_bytes())
+        {
+            return self
+                .accuse(turn, batch, "rewrote entries that it had sent before", note.as_bytes())
+                .await;
         }
         if checkpoint.size() <= size {
             let known = turn.tx.root_at(checkpoint.size()).await?;
             if known.is_some_and(|root| root != checkpoint.root()) {
-                return self.accuse(turn, batch, "signed two histories of the same size", note.as_bytes()).await;
+                return self
+                    .accuse(turn, batch, "signed two histories of the same size", note.as_bytes())
+                    .await;
             }
             if checkpoint.size() == size {
                 batch.notices.push(Notice::Head);
@@ -426,15 +490,38 @@ impl Member {
         for leaf in new {
             match next.next(leaf.as_bytes()) {
                 Ok(entry) => entries.push(entry),
-                Err(finding) => return self.accuse(turn, batch, &format!("broke the rules of the transcript: {finding}"), leaf.as_bytes()).await,
+                Err(finding) => {
+                    return self
+                        .accuse(
+                            turn,
+                            batch,
+                            &format!("broke the rules of the transcript: {finding}"),
+                            leaf.as_bytes(),
+                        )
+                        .await;
+                }
             }
         }
         if next.root() != checkpoint.root() {
-            return self.accuse(turn, batch, "signed a checkpoint that isn't the root of what it sent", note.as_bytes()).await;
+            return self
+                .accuse(
+                    turn,
+                    batch,
+                    "signed a checkpoint that isn't the root of what it sent",
+                    note.as_bytes(),
+                )
+                .await;
         }
         for entry in entries {
             let statement = entry.statement();
-            turn.tx.add_entry(entry.index(), &statement.digest(), statement.kind().as_str(), statement.signed().as_bytes()).await?;
+            turn.tx
+                .add_entry(
+                    entry.index(),
+                    &statement.digest(),
+                    statement.kind().as_str(),
+                    statement.signed().as_bytes(),
+                )
+                .await?;
             turn.tx.answered(statement.digest().as_bytes()).await?;
             if let Some(roster) = statement.roster() {
                 self.rosters.insert(*roster.digest().as_bytes(), membership(&roster));
@@ -450,11 +537,19 @@ impl Member {
     /// As soon as the roster that the group names is known, the group must be what that roster says.
     async fn check_group(&mut self, turn: &mut Turn, batch: &mut Batch) -> Result<(), PartyError> {
         let roster = batch.replay.as_ref().unwrap_or(&self.party.replay).roster().cloned();
-        let (Some(group), Some(roster)) = (&turn.group, roster) else { return Ok(()) };
+        let (Some(group), Some(roster)) = (&turn.group, roster) else {
+            return Ok(());
+        };
         if group.roster() == *roster.digest().as_bytes()
             && let Err(refused) = group.check(&membership(&roster))
         {
-            self.accuse(turn, batch, &format!("made a group that isn't what the roster says: {refused}"), &group.roster().clone()).await?;
+            self.accuse(
+                turn,
+                batch,
+                &format!("made a group that isn't what the roster says: {refused}"),
+                &group.roster().clone(),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -467,23 +562,50 @@ impl Member {
     }
 
     async fn post_ack(&self, turn: &mut Turn) -> Result<(), PartyError> {
-        let (Some(gate), Some(group)) = (turn.tx.peer(&self.party.gate).await?, &turn.group) else { return Ok(()) };
+        let (Some(gate), Some(group)) = (turn.tx.peer(&self.party.gate).await?, &turn.group) else {
+            return Ok(());
+        };
         if turn.tx.meta("removed").await?.is_some() {
             return Ok(());
         }
-        let ack = Message::Ack { epoch: group.epoch(), checkpoint: turn.tx.last_checkpoint().await? };
+        let ack = Message::Ack {
+            epoch: group.epoch(),
+            checkpoint: turn.tx.last_checkpoint().await?,
+        };
         let sealed = turn.encrypt(&self.party.leaf, &ack)?;
         // An older one that never got out is worth nothing any more.
         turn.tx.drop_kind(&gate.party, Outgoing::Fleeting).await?;
-        self.party.post(&mut turn.tx, &gate, Content::Mls, &sealed, Outgoing::Fleeting, 0).await
+        self.party
+            .post(&mut turn.tx, &gate, Content::Mls, &sealed, Outgoing::Fleeting, 0)
+            .await
     }
 
     async fn post_question(&self, turn: &mut Turn, question: &[u8], about: &[u8]) -> Result<(), PartyError> {
-        let gate = turn.tx.peer(&self.party.gate).await?.ok_or(PartyError::Lacks("the gate's address: this device isn't paired yet"))?;
-        let group = turn.group.as_mut().ok_or(PartyError::Lacks("a group: this device isn't in it yet"))?;
+        let gate = turn
+            .tx
+            .peer(&self.party.gate)
+            .await?
+            .ok_or(PartyError::Lacks("the gate's address: this device isn't paired yet"))?;
+        let group = turn
+            .group
+            .as_mut()
+            .ok_or(PartyError::Lacks("a group: this device isn't in it yet"))?;
         let sealed = group.encrypt(&mut turn.mls, &self.party.leaf, question)?;
-        let envelope = wire::envelope::seal(&gate.envelope_key, &gate.mailbox, Content::Mls, &sealed, &mut rand_core::OsRng)?;
-        let post = NewPost { peer: &gate, envelope: &envelope, kind: Outgoing::Question, covers: 0, about, question };
+        let envelope = wire::envelope::seal(
+            &gate.envelope_key,
+            &gate.mailbox,
+            Content::Mls,
+            &sealed,
+            &mut rand_core::OsRng,
+        )?;
+        let post = NewPost {
+            peer: &gate,
+            envelope: &envelope,
+            kind: Outgoing::Question,
+            covers: 0,
+            about,
+            question,
+        };
         turn.tx.post(random16(), &post).await?;
         Ok(())
     }
@@ -491,12 +613,24 @@ impl Member {
     /// Signs an answer to an open request and puts it on its way. Returns the decision's digest, by which the transcript or a refusal will answer.
     pub async fn decide(&mut self, request: &Digest, verdict: Vote, reason: &str) -> Result<Digest, PartyError> {
         let mut turn = self.party.turn().await?;
-        let checkpoint = turn.tx.last_checkpoint().await?.ok_or(PartyError::Lacks("a checkpoint"))?;
+        let checkpoint = turn
+            .tx
+            .last_checkpoint()
+            .await?
+            .ok_or(PartyError::Lacks("a checkpoint"))?;
         let time = Time::of_clock(wall());
-        let decision = Decision { party: self.party.identity.party(), request: *request, verdict, reason: Text::new(reason).map_err(PartyError::Text)?, time, checkpoint };
+        let decision = Decision {
+            party: self.party.identity.party(),
+            request: *request,
+            verdict,
+            reason: Text::new(reason).map_err(PartyError::Text)?,
+            time,
+            checkpoint,
+        };
         let decision = sign(&self.party.identity, decision)?;
         let question = Message::Decision(decision.signed().clone()).encode()?;
-        self.post_question(&mut turn, &question, decision.digest().as_bytes()).await?;
+        self.post_question(&mut turn, &question, decision.digest().as_bytes())
+            .await?;
         turn.commit().await?;
         self.said = true;
         Ok(decision.digest())
@@ -534,12 +668,18 @@ impl Member {
 
     /// Whether this device's person stands in the roster in force.
     pub fn enrolled(&self) -> bool {
-        self.party.replay.roster().is_some_and(|roster| roster.person_of(&self.party.identity.party()).is_some())
+        self.party
+            .replay
+            .roster()
+            .is_some_and(|roster| roster.person_of(&self.party.identity.party()).is_some())
     }
 
     /// Whether this device's person is an admin in the roster in force.
     pub fn is_admin(&self) -> bool {
-        self.party.replay.roster().is_some_and(|roster| roster.admin_of(&self.party.identity.party()).is_some())
+        self.party
+            .replay
+            .roster()
+            .is_some_and(|roster| roster.admin_of(&self.party.identity.party()).is_some())
     }
 
     /// Whether the group has let this device in.
@@ -552,9 +692,17 @@ impl Member {
 
     /// Whether this person, with whichever device, has answered a request.
     pub fn has_answered(&self, open: &Pending) -> bool {
-        let Some(roster) = self.party.replay.roster() else { return false };
-        let Some((own, _)) = roster.person_of(&self.party.identity.party()) else { return false };
-        open.decisions().iter().any(|decision| roster.person_of(&decision.signer()).is_some_and(|(person, _)| person.name == own.name))
+        let Some(roster) = self.party.replay.roster() else {
+            return false;
+        };
+        let Some((own, _)) = roster.person_of(&self.party.identity.party()) else {
+            return false;
+        };
+        open.decisions().iter().any(|decision| {
+            roster
+                .person_of(&decision.signer())
+                .is_some_and(|(person, _)| person.name == own.name)
+        })
     }
 
     /// The requests that wait for a decision, oldest first.

@@ -19,7 +19,8 @@ pub async fn take_due(tx: &mut Tx, pace: &Pace) -> Result<Vec<Post>, StoreError>
         if post.stored {
             post.put = random16();
         }
-        tx.reschedule(post.id, post.put, now.saturating_add(pace.unanswered)).await?;
+        tx.reschedule(post.id, post.put, now.saturating_add(pace.unanswered))
+            .await?;
     }
     Ok(posts)
 }
@@ -27,7 +28,8 @@ pub async fn take_due(tx: &mut Tx, pace: &Pace) -> Result<Vec<Post>, StoreError>
 /// Hands envelopes to the link: after the commit, never before.
 pub async fn send(link: &LinkHandle, posts: Vec<Post>) {
     for post in posts {
-        link.put(post.put, &post.mailbox, &post.capability, TTL_SECONDS, post.envelope).await;
+        link.put(post.put, &post.mailbox, &post.capability, TTL_SECONDS, post.envelope)
+            .await;
     }
 }
 
@@ -35,9 +37,14 @@ pub async fn send(link: &LinkHandle, posts: Vec<Post>) {
 pub async fn settle(tx: &mut Tx, event: &LinkEvent, pace: &Pace) -> Result<(), StoreError> {
     match event {
         LinkEvent::Stored { id, .. } => tx.stored(id, wall(), pace).await,
-        LinkEvent::Refused { id, reason, retry_after_ms } => {
+        LinkEvent::Refused {
+            id,
+            reason,
+            retry_after_ms,
+        } => {
             tracing::warn!(?reason, "the relay refused an envelope");
-            tx.postpone(id, wall().saturating_add(u64::from(*retry_after_ms).max(pace.refused))).await
+            tx.postpone(id, wall().saturating_add(u64::from(*retry_after_ms).max(pace.refused)))
+                .await
         }
         _ => Ok(()),
     }

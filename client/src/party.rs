@@ -132,7 +132,9 @@ pub fn random16() -> [u8; 16] {
 
 fn key(bytes: Option<Vec<u8>>, what: &'static str) -> Result<Zeroizing<[u8; 32]>, PartyError> {
     let bytes = Zeroizing::new(bytes.ok_or(PartyError::Lacks(what))?);
-    Ok(Zeroizing::new(bytes.as_slice().try_into().map_err(|_| PartyError::Lacks(what))?))
+    Ok(Zeroizing::new(
+        bytes.as_slice().try_into().map_err(|_| PartyError::Lacks(what))?,
+    ))
 }
 
 impl Party {
@@ -163,13 +165,18 @@ impl Party {
         let store = Store::create(&unfinished).await?;
         let mut tx = store.begin().await?;
         let leaf = LeafKey::generate();
-        tx.set_meta("kind", if birth.kind == Kind::Gate { b"gate" } else { b"member" }).await?;
-        tx.set_meta("gate", birth.gate.unwrap_or(identity.party()).as_bytes()).await?;
+        tx.set_meta("kind", if birth.kind == Kind::Gate { b"gate" } else { b"member" })
+            .await?;
+        tx.set_meta("gate", birth.gate.unwrap_or(identity.party()).as_bytes())
+            .await?;
         tx.set_meta("relay", birth.relay.as_bytes()).await?;
         tx.set_meta("leaf_key", &leaf.to_bytes()[..]).await?;
-        tx.set_meta("mailbox_key", &MailboxKey::generate(&mut OsRng).to_bytes()[..]).await?;
-        tx.set_meta("envelope_key", &EnvelopeSecret::generate(&mut OsRng).to_bytes()[..]).await?;
-        tx.set_meta("envelope_since", crate::clock::wall().to_string().as_bytes()).await?;
+        tx.set_meta("mailbox_key", &MailboxKey::generate(&mut OsRng).to_bytes()[..])
+            .await?;
+        tx.set_meta("envelope_key", &EnvelopeSecret::generate(&mut OsRng).to_bytes()[..])
+            .await?;
+        tx.set_meta("envelope_since", crate::clock::wall().to_string().as_bytes())
+            .await?;
         fill(&identity, &leaf, &mut tx).await?;
         tx.commit().await?;
         store.close().await;
@@ -191,7 +198,11 @@ impl Party {
     /// Loads whichever party lives in a home.
     pub async fn open_any(home: Home) -> Result<Self, PartyError> {
         let store = Store::open(&home.database()).await?;
-        let identity = match home.read_secret(IDENTITY_FILE).map_err(PartyError::from).and_then(|text| parse_identity(&text)) {
+        let identity = match home
+            .read_secret(IDENTITY_FILE)
+            .map_err(PartyError::from)
+            .and_then(|text| parse_identity(&text))
+        {
             Ok(identity) => identity,
             Err(error) => {
                 // In good order, so that a home that is refused is left as it was found.
@@ -205,14 +216,30 @@ impl Party {
             Some("member") => Kind::Member,
             _ => return Err(PartyError::Lacks("its kind")),
         };
-        let gate = PartyId::from_bytes(*key(tx.meta("gate").await?, "the gate's identity")?).map_err(|_| PartyError::Lacks("the gate's identity"))?;
-        let relay = tx.meta_text("relay").await?.ok_or(PartyError::Lacks("the relay's url"))?;
+        let gate = PartyId::from_bytes(*key(tx.meta("gate").await?, "the gate's identity")?)
+            .map_err(|_| PartyError::Lacks("the gate's identity"))?;
+        let relay = tx
+            .meta_text("relay")
+            .await?
+            .ok_or(PartyError::Lacks("the relay's url"))?;
         let leaf = LeafKey::from_bytes(&*key(tx.meta("leaf_key").await?, "the leaf key")?);
         let mailbox = MailboxKey::from_bytes(&*key(tx.meta("mailbox_key").await?, "the mailbox key")?);
         let envelopes = envelopes(&mut tx).await?;
         let replay = replay(&mut tx, gate).await?;
         tx.commit().await?;
-        Ok(Self { home, store, kind, identity, leaf, mailbox, envelopes, gate, relay, replay, pace: Pace::default() })
+        Ok(Self {
+            home,
+            store,
+            kind,
+            identity,
+            leaf,
+            mailbox,
+            envelopes,
+            gate,
+            relay,
+            replay,
+            pace: Pace::default(),
+        })
     }
 
     /// Forgets what memory holds of the transcript and replays the database: after a transaction that failed.
@@ -232,16 +259,39 @@ impl Party {
     }
 
     /// Seals a message to a peer and puts it in the outbox.
-    pub async fn post(&self, tx: &mut Tx, peer: &Peer, content: Content, message: &[u8], kind: Outgoing, covers: u64) -> Result<(), PartyError> {
+    pub async fn post(
+        &self,
+        tx: &mut Tx,
+        peer: &Peer,
+        content: Content,
+        message: &[u8],
+        kind: Outgoing,
+        covers: u64,
+    ) -> Result<(), PartyError> {
         let envelope = wire::envelope::seal(&peer.envelope_key, &peer.mailbox, content, message, &mut OsRng)?;
-        tx.post(random16(), &NewPost { peer, envelope: &envelope, kind, covers, about: &[], question: &[] }).await?;
+        tx.post(
+            random16(),
+            &NewPost {
+                peer,
+                envelope: &envelope,
+                kind,
+                covers,
+                about: &[],
+                question: &[],
+            },
+        )
+        .await?;
         Ok(())
     }
 
     /// Replaces the envelope key when it is old enough. The one before is kept until everybody was seen using the new one (PROTOCOL.md section 6), and
     /// long enough for a device that was paired with it and still waits for the admins.
     pub async fn rotate(&mut self, tx: &mut Tx) -> Result<(), PartyError> {
-        let since = tx.meta_text("envelope_since").await?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let since = tx
+            .meta_text("envelope_since")
+            .await?
+            .and_then(|text| text.parse::<u64>().ok())
+            .unwrap_or(0);
         let now = crate::clock::wall();
         let age = now.saturating_sub(since);
         if self.envelopes.len() > 1 {
@@ -268,13 +318,21 @@ impl Party {
     /// Tells the peers that haven't been seen using it what our newest envelope key is. Said again on every connection, so that nothing hangs on one message.
     pub async fn tell_address(&self, turn: &mut Turn) -> Result<(), PartyError> {
         let stragglers = turn.tx.stragglers().await?;
-        let Some(newest) = self.envelopes.first() else { return Ok(()) };
+        let Some(newest) = self.envelopes.first() else {
+            return Ok(());
+        };
         if stragglers.is_empty() || turn.group.is_none() {
             return Ok(());
         }
-        let sealed = turn.encrypt(&self.leaf, &Message::Address { envelope_key: newest.key() })?;
+        let sealed = turn.encrypt(
+            &self.leaf,
+            &Message::Address {
+                envelope_key: newest.key(),
+            },
+        )?;
         for peer in stragglers {
-            self.post(&mut turn.tx, &peer, Content::Mls, &sealed, Outgoing::Fleeting, 0).await?;
+            self.post(&mut turn.tx, &peer, Content::Mls, &sealed, Outgoing::Fleeting, 0)
+                .await?;
         }
         Ok(())
     }
@@ -311,7 +369,10 @@ pub struct Turn {
 impl Turn {
     /// Encrypts a message to the group.
     pub fn encrypt(&mut self, leaf: &LeafKey, message: &Message) -> Result<Vec<u8>, PartyError> {
-        let group = self.group.as_mut().ok_or(PartyError::Lacks("a group: this device isn't in it yet"))?;
+        let group = self
+            .group
+            .as_mut()
+            .ok_or(PartyError::Lacks("a group: this device isn't in it yet"))?;
         Ok(group.encrypt(&mut self.mls, leaf, &message.encode()?)?)
     }
 
@@ -324,10 +385,18 @@ impl Turn {
 
 /// Who may be in the group according to a roster.
 pub fn membership(roster: &Verified<Roster>) -> Membership {
-    let leaf = |device: &Device| Leaf { party: device.party, leaf: device.leaf.0 };
+    let leaf = |device: &Device| Leaf {
+        party: device.party,
+        leaf: device.leaf.0,
+    };
     Membership {
         gate: leaf(roster.gate()),
-        members: roster.people.iter().flat_map(|person| &person.devices).map(|device| leaf(device)).collect(),
+        members: roster
+            .people
+            .iter()
+            .flat_map(|person| &person.devices)
+            .map(|device| leaf(device))
+            .collect(),
         roster: *roster.digest().as_bytes(),
     }
 }
@@ -338,9 +407,15 @@ fn parse_identity(text: &[u8]) -> Result<Identity, PartyError> {
 }
 
 async fn envelopes(tx: &mut Tx) -> Result<Vec<EnvelopeSecret>, PartyError> {
-    let mut envelopes = vec![EnvelopeSecret::from_bytes(&*key(tx.meta("envelope_key").await?, "the envelope key")?)];
+    let mut envelopes = vec![EnvelopeSecret::from_bytes(&*key(
+        tx.meta("envelope_key").await?,
+        "the envelope key",
+    )?)];
     if let Some(previous) = tx.meta("envelope_key_before").await? {
-        envelopes.push(EnvelopeSecret::from_bytes(&*key(Some(previous), "the envelope key before")?));
+        envelopes.push(EnvelopeSecret::from_bytes(&*key(
+            Some(previous),
+            "the envelope key before",
+        )?));
     }
     Ok(envelopes)
 }
@@ -373,15 +448,23 @@ pub async fn keep_snapshot(tx: &mut Tx, replay: &Replay) -> Result<(), StoreErro
 
 /// The state that was kept, if it fits the entries and the gate's checkpoint of its size. Everything in it is verified again; without it all is replayed.
 async fn resumed(tx: &mut Tx, gate: &PartyId) -> Result<Option<Replay>, PartyError> {
-    let Some(snapshot) = tx.meta(SNAPSHOT).await?.as_deref().and_then(Snapshot::decode) else { return Ok(None) };
-    let Some(note) = tx.checkpoint_at(snapshot.size()).await? else { return Ok(None) };
-    let Ok(checkpoint) = Checkpoint::verify(&note, gate) else { return Ok(None) };
+    let Some(snapshot) = tx.meta(SNAPSHOT).await?.as_deref().and_then(Snapshot::decode) else {
+        return Ok(None);
+    };
+    let Some(note) = tx.checkpoint_at(snapshot.size()).await? else {
+        return Ok(None);
+    };
+    let Ok(checkpoint) = Checkpoint::verify(&note, gate) else {
+        return Ok(None);
+    };
     if tx.size().await? < snapshot.size() {
         return Ok(None);
     }
     let mut statements = Vec::new();
     for digest in snapshot.statements() {
-        let Some(statement) = tx.statement(&digest).await? else { return Ok(None) };
+        let Some(statement) = tx.statement(&digest).await? else {
+            return Ok(None);
+        };
         statements.push(statement);
     }
     let mut tail = Vec::new();
@@ -408,7 +491,9 @@ mod tests {
     use crate::gate::{Init, init};
 
     async fn opened(folder: &std::path::Path) -> Party {
-        Party::open(Home::open(Some(folder.to_owned())).unwrap(), Kind::Gate).await.unwrap()
+        Party::open(Home::open(Some(folder.to_owned())).unwrap(), Kind::Gate)
+            .await
+            .unwrap()
     }
 
     async fn kept(party: &Party) -> Option<Vec<u8>> {
@@ -422,7 +507,10 @@ mod tests {
     async fn a_kept_state_is_resumed_and_a_bad_one_read_over() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().join("gate");
-        let wish = Init { relay: "ws://127.0.0.1:1".to_owned(), name: "gate".to_owned() };
+        let wish = Init {
+            relay: "ws://127.0.0.1:1".to_owned(),
+            name: "gate".to_owned(),
+        };
         let party = init(Home::create(Some(home.clone())).unwrap(), wish).await.unwrap();
         let (replay, good) = (party.replay.clone(), kept(&party).await.unwrap());
         assert_eq!(replay.size(), 1);
@@ -450,9 +538,16 @@ mod tests {
     #[tokio::test]
     async fn a_state_kept_for_more_entries_than_there_are_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let wish = |name: &str| Init { relay: "ws://127.0.0.1:1".to_owned(), name: name.to_owned() };
-        let party = init(Home::create(Some(folder.path().join("gate"))).unwrap(), wish("gate")).await.unwrap();
-        let other = init(Home::create(Some(folder.path().join("other"))).unwrap(), wish("other")).await.unwrap();
+        let wish = |name: &str| Init {
+            relay: "ws://127.0.0.1:1".to_owned(),
+            name: name.to_owned(),
+        };
+        let party = init(Home::create(Some(folder.path().join("gate"))).unwrap(), wish("gate"))
+            .await
+            .unwrap();
+        let other = init(Home::create(Some(folder.path().join("other"))).unwrap(), wish("other"))
+            .await
+            .unwrap();
         let mut tx = party.store.begin().await.unwrap();
         // Of another gate: its checkpoint of the same size isn't this one's.
         tx.set_meta(SNAPSHOT, &kept(&other).await.unwrap()).await.unwrap();
@@ -461,8 +556,12 @@ mod tests {
         let mut longer = party.replay.clone();
         let roster = party.replay.roster().unwrap();
         let next = roster.contents().after(roster, None, roster.created).unwrap();
-        longer.next(approval::sign(&party.identity, next).unwrap().signed().as_bytes()).unwrap();
-        tx.add_checkpoint(&Checkpoint::sign(&party.identity, longer.size(), longer.root())).await.unwrap();
+        longer
+            .next(approval::sign(&party.identity, next).unwrap().signed().as_bytes())
+            .unwrap();
+        tx.add_checkpoint(&Checkpoint::sign(&party.identity, longer.size(), longer.root()))
+            .await
+            .unwrap();
         keep_snapshot(&mut tx, &longer).await.unwrap();
         assert_eq!(resumed(&mut tx, &party.gate).await.unwrap(), None);
         assert_eq!(replay(&mut tx, party.gate).await.unwrap(), party.replay);

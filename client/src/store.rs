@@ -79,7 +79,9 @@ impl StoreError {
     pub fn is_fatal(&self) -> bool {
         const IO_ERROR: u32 = 10;
         const CORRUPT: u32 = 11;
-        let Self::Sql(sqlx::Error::Database(error)) = self else { return false };
+        let Self::Sql(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
         let code = error.code().and_then(|code| code.parse::<u32>().ok());
         // The low byte of SQLite's extended code is the primary one.
         code.is_some_and(|code| matches!(code & 0xff, IO_ERROR | CORRUPT))
@@ -147,7 +149,11 @@ impl Outgoing {
             2 => Self::Epoch,
             3 => Self::Question,
             4 => Self::Fleeting,
-            _ => return Err(StoreError::Row { what: "an outgoing kind" }),
+            _ => {
+                return Err(StoreError::Row {
+                    what: "an outgoing kind",
+                });
+            }
         })
     }
 }
@@ -212,8 +218,16 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     let file = std::fs::File::open(path).map_err(io)?;
     let mut header = Vec::new();
     (&file).take(HEADER_BYTES).read_to_end(&mut header).map_err(io)?;
-    let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-    let page = header.get(16..18).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes);
+    let number = |at: usize| {
+        header
+            .get(at..at + 4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    };
+    let page = header
+        .get(16..18)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u16::from_be_bytes);
     if !header.starts_with(b"SQLite format 3\0") || i64::from(number(68)) != APPLICATION_ID {
         return Err(StoreError::Foreign { path: path.to_owned() });
     }
@@ -223,7 +237,10 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     if length < wanted && !std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-        return Err(StoreError::Damaged { path: path.to_owned(), report: format!("{length} bytes long, of {wanted}") });
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            report: format!("{length} bytes long, of {wanted}"),
+        });
     }
     Ok(())
 }
@@ -247,10 +264,14 @@ impl Store {
             return Err(StoreError::Exists { path: path.to_owned() });
         }
         // Made by us with the right mode before SQLite opens it.
-        let made = std::os::unix::fs::OpenOptionsExt::mode(std::fs::OpenOptions::new().write(true).create_new(true), 0o600).open(path);
+        let made =
+            std::os::unix::fs::OpenOptionsExt::mode(std::fs::OpenOptions::new().write(true).create_new(true), 0o600)
+                .open(path);
         made.map_err(sqlx::Error::Io)?;
         let store = Self::connect(path).await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"))).execute(&store.pool).await?;
+        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}")))
+            .execute(&store.pool)
+            .await?;
         MIGRATIONS.run(&store.pool).await?;
         Ok(store)
     }
@@ -262,7 +283,10 @@ impl Store {
             return Err(StoreError::Missing { path: path.to_owned() });
         }
         check_header(path)?;
-        let store = Self::connect(path).await.map_err(|error| StoreError::Damaged { path: path.to_owned(), report: error.to_string() })?;
+        let store = Self::connect(path).await.map_err(|error| StoreError::Damaged {
+            path: path.to_owned(),
+            report: error.to_string(),
+        })?;
         let report: String = match sqlx::query("PRAGMA quick_check(1)").fetch_one(&store.pool).await {
             Ok(row) => row.get(0),
             Err(error) => error.to_string(),
@@ -270,7 +294,10 @@ impl Store {
         if report != "ok" {
             // Closed in good order, so that SQLite takes its own files away and leaves what was found.
             store.close().await;
-            return Err(StoreError::Damaged { path: path.to_owned(), report });
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                report,
+            });
         }
         MIGRATIONS.run(&store.pool).await?;
         Ok(store)
@@ -286,13 +313,18 @@ impl Store {
             // Deleted message keys must not stay readable in free pages.
             .pragma("secure_delete", "ON")
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
         Ok(Self { pool })
     }
 
     /// Begins a transaction that holds the write lock from the start.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx { inner: self.pool.begin_with("BEGIN IMMEDIATE").await? })
+        Ok(Tx {
+            inner: self.pool.begin_with("BEGIN IMMEDIATE").await?,
+        })
     }
 
     /// Closes the database, folding the log into the file.
@@ -309,29 +341,38 @@ impl Tx {
 
     /// A stored value.
     pub async fn meta(&mut self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE key = ?")
+            .bind(key)
+            .fetch_optional(&mut *self.inner)
+            .await?;
         Ok(row.map(|row| row.get(0)))
     }
 
     /// A stored text.
     pub async fn meta_text(&mut self, key: &str) -> Result<Option<String>, StoreError> {
         let bytes = self.meta(key).await?;
-        bytes.map(|bytes| String::from_utf8(bytes).map_err(|_| StoreError::Row { what: "a setting" })).transpose()
+        bytes
+            .map(|bytes| String::from_utf8(bytes).map_err(|_| StoreError::Row { what: "a setting" }))
+            .transpose()
     }
 
     /// Stores a value.
     pub async fn set_meta(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
-            .bind(key)
-            .bind(value)
-            .execute(&mut *self.inner)
-            .await?;
+        sqlx::query(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )
+        .bind(key)
+        .bind(value)
+        .execute(&mut *self.inner)
+        .await?;
         Ok(())
     }
 
     /// The group state.
     pub async fn mls(&mut self) -> Result<Mls, StoreError> {
-        let rows = sqlx::query("SELECT key, value FROM mls").fetch_all(&mut *self.inner).await?;
+        let rows = sqlx::query("SELECT key, value FROM mls")
+            .fetch_all(&mut *self.inner)
+            .await?;
         Ok(Mls::new(rows.into_iter().map(|row| (row.get(0), row.get(1)))))
     }
 
@@ -339,14 +380,19 @@ impl Tx {
     pub async fn save_mls(&mut self, mls: &mut Mls) -> Result<(), StoreError> {
         for (key, value) in mls.take_changes() {
             match value {
-                Some(value) => {
-                    sqlx::query("INSERT INTO mls (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+                Some(value) => sqlx::query(
+                    "INSERT INTO mls (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                )
+                .bind(key)
+                .bind(value)
+                .execute(&mut *self.inner)
+                .await?,
+                None => {
+                    sqlx::query("DELETE FROM mls WHERE key = ?")
                         .bind(key)
-                        .bind(value)
                         .execute(&mut *self.inner)
                         .await?
                 }
-                None => sqlx::query("DELETE FROM mls WHERE key = ?").bind(key).execute(&mut *self.inner).await?,
             };
         }
         Ok(())
@@ -354,12 +400,21 @@ impl Tx {
 
     /// Forgets a value.
     pub async fn remove_meta(&mut self, key: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM meta WHERE key = ?").bind(key).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM meta WHERE key = ?")
+            .bind(key)
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// Appends a statement to the transcript.
-    pub async fn add_entry(&mut self, position: u64, digest: &Digest, kind: &str, leaf: &[u8]) -> Result<(), StoreError> {
+    pub async fn add_entry(
+        &mut self,
+        position: u64,
+        digest: &Digest,
+        kind: &str,
+        leaf: &[u8],
+    ) -> Result<(), StoreError> {
         sqlx::query("INSERT INTO entry (position, digest, kind, leaf) VALUES (?, ?, ?, ?)")
             .bind(to_i64(position))
             .bind(&digest.as_bytes()[..])
@@ -377,32 +432,57 @@ impl Tx {
             .bind(to_i64(limit))
             .fetch_all(&mut *self.inner)
             .await?;
-        let parse = |row: sqlx::sqlite::SqliteRow| Signed::parse(row.get(0)).map_err(|_| StoreError::Row { what: "a transcript entry" });
+        let parse = |row: sqlx::sqlite::SqliteRow| {
+            Signed::parse(row.get(0)).map_err(|_| StoreError::Row {
+                what: "a transcript entry",
+            })
+        };
         rows.into_iter().map(parse).collect()
     }
 
     /// The statement with this digest, if the transcript holds it.
     pub async fn statement(&mut self, digest: &Digest) -> Result<Option<Signed>, StoreError> {
-        let row = sqlx::query("SELECT leaf FROM entry WHERE digest = ?").bind(&digest.as_bytes()[..]).fetch_optional(&mut *self.inner).await?;
-        row.map(|row| Signed::parse(row.get(0)).map_err(|_| StoreError::Row { what: "a transcript entry" })).transpose()
+        let row = sqlx::query("SELECT leaf FROM entry WHERE digest = ?")
+            .bind(&digest.as_bytes()[..])
+            .fetch_optional(&mut *self.inner)
+            .await?;
+        row.map(|row| {
+            Signed::parse(row.get(0)).map_err(|_| StoreError::Row {
+                what: "a transcript entry",
+            })
+        })
+        .transpose()
     }
 
     /// Whether the transcript holds a statement with this digest, and where.
     pub async fn position_of(&mut self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let row = sqlx::query("SELECT position FROM entry WHERE digest = ?").bind(&digest.as_bytes()[..]).fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT position FROM entry WHERE digest = ?")
+            .bind(&digest.as_bytes()[..])
+            .fetch_optional(&mut *self.inner)
+            .await?;
         Ok(row.map(|row| to_u64(row.get(0))))
     }
 
     /// Entries of one kind, newest first, at most `limit`.
     pub async fn newest(&mut self, kind: &str, limit: u32) -> Result<Vec<Signed>, StoreError> {
-        let rows = sqlx::query("SELECT leaf FROM entry WHERE kind = ? ORDER BY position DESC LIMIT ?").bind(kind).bind(limit).fetch_all(&mut *self.inner).await?;
-        let parse = |row: sqlx::sqlite::SqliteRow| Signed::parse(row.get(0)).map_err(|_| StoreError::Row { what: "a transcript entry" });
+        let rows = sqlx::query("SELECT leaf FROM entry WHERE kind = ? ORDER BY position DESC LIMIT ?")
+            .bind(kind)
+            .bind(limit)
+            .fetch_all(&mut *self.inner)
+            .await?;
+        let parse = |row: sqlx::sqlite::SqliteRow| {
+            Signed::parse(row.get(0)).map_err(|_| StoreError::Row {
+                what: "a transcript entry",
+            })
+        };
         rows.into_iter().map(parse).collect()
     }
 
     /// Number of entries.
     pub async fn size(&mut self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(position) + 1, 0) FROM entry").fetch_one(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT COALESCE(MAX(position) + 1, 0) FROM entry")
+            .fetch_one(&mut *self.inner)
+            .await?;
         Ok(to_u64(row.get(0)))
     }
 
@@ -419,25 +499,37 @@ impl Tx {
 
     /// The newest checkpoint's text.
     pub async fn last_checkpoint(&mut self) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1")
+            .fetch_optional(&mut *self.inner)
+            .await?;
         Ok(row.map(|row| row.get(0)))
     }
 
     /// Checkpoints beyond a size, smallest first.
     pub async fn checkpoints_after(&mut self, size: u64, limit: u32) -> Result<Vec<(u64, String)>, StoreError> {
-        let rows = sqlx::query("SELECT size, note FROM checkpoint WHERE size > ? ORDER BY size LIMIT ?").bind(to_i64(size)).bind(limit).fetch_all(&mut *self.inner).await?;
+        let rows = sqlx::query("SELECT size, note FROM checkpoint WHERE size > ? ORDER BY size LIMIT ?")
+            .bind(to_i64(size))
+            .bind(limit)
+            .fetch_all(&mut *self.inner)
+            .await?;
         Ok(rows.into_iter().map(|row| (to_u64(row.get(0)), row.get(1))).collect())
     }
 
     /// The checkpoint of a size, if there is one.
     pub async fn checkpoint_at(&mut self, size: u64) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT note FROM checkpoint WHERE size = ?").bind(to_i64(size)).fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT note FROM checkpoint WHERE size = ?")
+            .bind(to_i64(size))
+            .fetch_optional(&mut *self.inner)
+            .await?;
         Ok(row.map(|row| row.get(0)))
     }
 
     /// The root that was signed for a size, if that size ever was.
     pub async fn root_at(&mut self, size: u64) -> Result<Option<[u8; 32]>, StoreError> {
-        let row = sqlx::query("SELECT root FROM checkpoint WHERE size = ?").bind(to_i64(size)).fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT root FROM checkpoint WHERE size = ?")
+            .bind(to_i64(size))
+            .fetch_optional(&mut *self.inner)
+            .await?;
         row.map(|row| fixed(row.get(0), "a checkpoint")).transpose()
     }
 
@@ -449,9 +541,15 @@ impl Tx {
         rows.into_iter()
             .map(|row| {
                 Ok(Peer {
-                    party: PartyId::from_bytes(fixed(row.get(0), "a party")?).map_err(|_| StoreError::Row { what: "a party" })?,
-                    mailbox: MailboxId::from_bytes(fixed(row.get(1), "a mailbox")?).map_err(|_| StoreError::Row { what: "a mailbox" })?,
-                    envelope_key: EnvelopeKey::from_bytes(fixed(row.get(2), "an envelope key")?).map_err(|_| StoreError::Row { what: "an envelope key" })?,
+                    party: PartyId::from_bytes(fixed(row.get(0), "a party")?)
+                        .map_err(|_| StoreError::Row { what: "a party" })?,
+                    mailbox: MailboxId::from_bytes(fixed(row.get(1), "a mailbox")?)
+                        .map_err(|_| StoreError::Row { what: "a mailbox" })?,
+                    envelope_key: EnvelopeKey::from_bytes(fixed(row.get(2), "an envelope key")?).map_err(|_| {
+                        StoreError::Row {
+                            what: "an envelope key",
+                        }
+                    })?,
                     capability: Capability::from_bytes(&fixed(row.get(3), "a capability")?),
                     issued: CapabilityHash::from_bytes(fixed(row.get(4), "a capability")?),
                     acked_size: to_u64(row.get(5)),
@@ -464,27 +562,42 @@ impl Tx {
 
     /// Notes that a peer seals to our newest envelope key.
     pub async fn follows(&mut self, party: &PartyId) -> Result<(), StoreError> {
-        sqlx::query("UPDATE peer SET follows = 1 WHERE party = ?").bind(&party.as_bytes()[..]).execute(&mut *self.inner).await?;
+        sqlx::query("UPDATE peer SET follows = 1 WHERE party = ?")
+            .bind(&party.as_bytes()[..])
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// Notes that a peer may know an older envelope key than our newest.
     pub async fn straggles(&mut self, party: &PartyId) -> Result<(), StoreError> {
-        sqlx::query("UPDATE peer SET follows = 0 WHERE party = ?").bind(&party.as_bytes()[..]).execute(&mut *self.inner).await?;
+        sqlx::query("UPDATE peer SET follows = 0 WHERE party = ?")
+            .bind(&party.as_bytes()[..])
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// Notes that our envelope key is new: nobody has been seen using it.
     pub async fn nobody_follows(&mut self) -> Result<(), StoreError> {
-        sqlx::query("UPDATE peer SET follows = 0").execute(&mut *self.inner).await?;
+        sqlx::query("UPDATE peer SET follows = 0")
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// The peers that haven't been seen using our newest envelope key.
     pub async fn stragglers(&mut self) -> Result<Vec<Peer>, StoreError> {
-        let rows = sqlx::query("SELECT party FROM peer WHERE follows = 0").fetch_all(&mut *self.inner).await?;
+        let rows = sqlx::query("SELECT party FROM peer WHERE follows = 0")
+            .fetch_all(&mut *self.inner)
+            .await?;
         let behind: Vec<Vec<u8>> = rows.into_iter().map(|row| row.get(0)).collect();
-        Ok(self.peers().await?.into_iter().filter(|peer| behind.iter().any(|party| party == peer.party.as_bytes())).collect())
+        Ok(self
+            .peers()
+            .await?
+            .into_iter()
+            .filter(|peer| behind.iter().any(|party| party == peer.party.as_bytes()))
+            .collect())
     }
 
     /// One peer.
@@ -514,8 +627,15 @@ impl Tx {
 
     /// Forgets a peer. What is on its way to them stays until the relay has it: it is how they learn that they were removed.
     pub async fn remove_peer(&mut self, party: &PartyId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM peer WHERE party = ?").bind(&party.as_bytes()[..]).execute(&mut *self.inner).await?;
-        sqlx::query("UPDATE outbox SET kind = ? WHERE party = ?").bind(Outgoing::Fleeting.code()).bind(&party.as_bytes()[..]).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM peer WHERE party = ?")
+            .bind(&party.as_bytes()[..])
+            .execute(&mut *self.inner)
+            .await?;
+        sqlx::query("UPDATE outbox SET kind = ? WHERE party = ?")
+            .bind(Outgoing::Fleeting.code())
+            .bind(&party.as_bytes()[..])
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
@@ -549,9 +669,11 @@ impl Tx {
                 Ok(Post {
                     id: row.get(0),
                     put: fixed(row.get(1), "a put id")?,
-                    mailbox: MailboxId::from_bytes(fixed(row.get(2), "a mailbox")?).map_err(|_| StoreError::Row { what: "a mailbox" })?,
+                    mailbox: MailboxId::from_bytes(fixed(row.get(2), "a mailbox")?)
+                        .map_err(|_| StoreError::Row { what: "a mailbox" })?,
                     capability: Capability::from_bytes(&fixed(row.get(3), "a capability")?),
-                    envelope: Envelope::from_bytes(envelope.into()).map_err(|_| StoreError::Row { what: "an envelope" })?,
+                    envelope: Envelope::from_bytes(envelope.into())
+                        .map_err(|_| StoreError::Row { what: "an envelope" })?,
                     kind: Outgoing::from_code(row.get(5))?,
                     stored: row.get::<i64, _>(6) != 0,
                     tries: row.get(7),
@@ -573,7 +695,9 @@ impl Tx {
 
     /// Makes everything that the relay hasn't stored yet due now: a new connection begins.
     pub async fn due_again(&mut self) -> Result<(), StoreError> {
-        sqlx::query("UPDATE outbox SET due = 0 WHERE stored = 0").execute(&mut *self.inner).await?;
+        sqlx::query("UPDATE outbox SET due = 0 WHERE stored = 0")
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
@@ -581,7 +705,11 @@ impl Tx {
     /// a commit or a welcome, because whom a welcome hasn't reached can't even say that it is missing; entries are parked until the peer's
     /// acknowledgement says that they are missing.
     pub async fn stored(&mut self, put: &[u8; 16], now: u64, pace: &Pace) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE put = ? AND kind = ?").bind(&put[..]).bind(Outgoing::Fleeting.code()).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM outbox WHERE put = ? AND kind = ?")
+            .bind(&put[..])
+            .bind(Outgoing::Fleeting.code())
+            .execute(&mut *self.inner)
+            .await?;
         sqlx::query("UPDATE outbox SET stored = 1, due = ? + CASE kind WHEN ? THEN ? << MIN(tries, 5) WHEN ? THEN ? << MIN(tries, 14) ELSE ? END WHERE put = ?")
             .bind(to_i64(now))
             .bind(Outgoing::Question.code())
@@ -597,37 +725,56 @@ impl Tx {
 
     /// The relay refused it for now.
     pub async fn postpone(&mut self, put: &[u8; 16], due: u64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE outbox SET due = ? WHERE put = ?").bind(to_i64(due)).bind(&put[..]).execute(&mut *self.inner).await?;
-        Ok(())
-    }
-
-    /// Takes an envelope off the outbox.
-    pub async fn drop_post(&mut self, put: &[u8; 16]) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE put = ?").bind(&put[..]).execute(&mut *self.inner).await?;
-        Ok(())
-    }
-
-    /// Takes off what a peer's acknowledgement covers.
-    pub async fn acknowledged(&mut self, party: &PartyId, size: u64, epoch: u64) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE party = ? AND ((kind = ? AND covers <= ?) OR (kind = ? AND covers <= ?))")
-            .bind(&party.as_bytes()[..])
-            .bind(Outgoing::Entries.code())
-            .bind(to_i64(size))
-            .bind(Outgoing::Epoch.code())
-            .bind(to_i64(epoch))
+        sqlx::query("UPDATE outbox SET due = ? WHERE put = ?")
+            .bind(to_i64(due))
+            .bind(&put[..])
             .execute(&mut *self.inner)
             .await?;
         Ok(())
     }
 
+    /// Takes an envelope off the outbox.
+    pub async fn drop_post(&mut self, put: &[u8; 16]) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM outbox WHERE put = ?")
+            .bind(&put[..])
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes off what a peer's acknowledgement covers.
+    pub async fn acknowledged(&mut self, party: &PartyId, size: u64, epoch: u64) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM outbox WHERE party = ? AND ((kind = ? AND covers <= ?) OR (kind = ? AND covers <= ?))",
+        )
+        .bind(&party.as_bytes()[..])
+        .bind(Outgoing::Entries.code())
+        .bind(to_i64(size))
+        .bind(Outgoing::Epoch.code())
+        .bind(to_i64(epoch))
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
     /// Takes off everything of a kind for a peer (it can be rebuilt, or is replaced).
     pub async fn drop_kind(&mut self, party: &PartyId, kind: Outgoing) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE party = ? AND kind = ?").bind(&party.as_bytes()[..]).bind(kind.code()).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM outbox WHERE party = ? AND kind = ?")
+            .bind(&party.as_bytes()[..])
+            .bind(kind.code())
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// Whether something of a kind was put for a peer a moment ago, or is about to be.
-    pub async fn in_flight(&mut self, party: &PartyId, kind: Outgoing, now: u64, pace: &Pace) -> Result<bool, StoreError> {
+    pub async fn in_flight(
+        &mut self,
+        party: &PartyId,
+        kind: Outgoing,
+        now: u64,
+        pace: &Pace,
+    ) -> Result<bool, StoreError> {
         // When it was stored follows from when it is due, as `stored` reckons.
         let row = sqlx::query("SELECT COUNT(*) FROM outbox WHERE party = ? AND kind = ? AND (stored = 0 OR due - CASE kind WHEN ? THEN ? << MIN(tries, 14) ELSE ? END > ?)")
             .bind(&party.as_bytes()[..])
@@ -643,7 +790,10 @@ impl Tx {
 
     /// The peers that haven't acknowledged something of a kind.
     pub async fn awaited(&mut self, kind: Outgoing) -> Result<Vec<PartyId>, StoreError> {
-        let rows = sqlx::query("SELECT DISTINCT party FROM outbox WHERE kind = ?").bind(kind.code()).fetch_all(&mut *self.inner).await?;
+        let rows = sqlx::query("SELECT DISTINCT party FROM outbox WHERE kind = ?")
+            .bind(kind.code())
+            .fetch_all(&mut *self.inner)
+            .await?;
         let party = |row: sqlx::sqlite::SqliteRow| {
             PartyId::from_bytes(fixed(row.get(0), "a party")?).map_err(|_| StoreError::Row { what: "a party" })
         };
@@ -661,53 +811,81 @@ impl Tx {
 
     /// The question about a statement was answered.
     pub async fn answered(&mut self, about: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE about = ? AND kind = ?").bind(about).bind(Outgoing::Question.code()).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM outbox WHERE about = ? AND kind = ?")
+            .bind(about)
+            .bind(Outgoing::Question.code())
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// The questions that are still unanswered: what each is about, and its bytes before encryption.
     pub async fn questions(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let rows = sqlx::query("SELECT about, question FROM outbox WHERE kind = ? ORDER BY id").bind(Outgoing::Question.code()).fetch_all(&mut *self.inner).await?;
-        Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
-    }
-
-    /// Questions that the relay stored and that the gate should have answered by now: the row of each, and its bytes before encryption.
-    pub async fn overdue_questions(&mut self, now: u64, limit: u32) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
-        let rows = sqlx::query("SELECT id, question FROM outbox WHERE kind = ? AND stored = 1 AND due <= ? ORDER BY id LIMIT ?")
+        let rows = sqlx::query("SELECT about, question FROM outbox WHERE kind = ? ORDER BY id")
             .bind(Outgoing::Question.code())
-            .bind(to_i64(now))
-            .bind(limit)
             .fetch_all(&mut *self.inner)
             .await?;
         Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
+    /// Questions that the relay stored and that the gate should have answered by now: the row of each, and its bytes before encryption.
+    pub async fn overdue_questions(&mut self, now: u64, limit: u32) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, question FROM outbox WHERE kind = ? AND stored = 1 AND due <= ? ORDER BY id LIMIT ?",
+        )
+        .bind(Outgoing::Question.code())
+        .bind(to_i64(now))
+        .bind(limit)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
     /// Puts other sealed bytes in place of those in the outbox.
     pub async fn reseal(&mut self, id: i64, envelope: &Envelope) -> Result<(), StoreError> {
-        sqlx::query("UPDATE outbox SET envelope = ? WHERE id = ?").bind(&envelope.as_bytes()[..]).bind(id).execute(&mut *self.inner).await?;
+        sqlx::query("UPDATE outbox SET envelope = ? WHERE id = ?")
+            .bind(&envelope.as_bytes()[..])
+            .bind(id)
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// Keeps a group message for later; the oldest gives way when there are too many.
     pub async fn hold(&mut self, message: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO held (message) VALUES (?) ON CONFLICT (message) DO NOTHING").bind(message).execute(&mut *self.inner).await?;
-        sqlx::query("DELETE FROM held WHERE id NOT IN (SELECT id FROM held ORDER BY id DESC LIMIT ?)").bind(MAX_HELD).execute(&mut *self.inner).await?;
+        sqlx::query("INSERT INTO held (message) VALUES (?) ON CONFLICT (message) DO NOTHING")
+            .bind(message)
+            .execute(&mut *self.inner)
+            .await?;
+        sqlx::query("DELETE FROM held WHERE id NOT IN (SELECT id FROM held ORDER BY id DESC LIMIT ?)")
+            .bind(MAX_HELD)
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// Takes out everything that is held.
     pub async fn take_held(&mut self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let rows = sqlx::query("DELETE FROM held RETURNING message").fetch_all(&mut *self.inner).await?;
+        let rows = sqlx::query("DELETE FROM held RETURNING message")
+            .fetch_all(&mut *self.inner)
+            .await?;
         Ok(rows.into_iter().map(|row| row.get(0)).collect())
     }
 
     /// Open pairings.
     pub async fn pairings(&mut self) -> Result<Vec<PairingRow>, StoreError> {
-        let rows = sqlx::query("SELECT mailbox, expires, state FROM pairing").fetch_all(&mut *self.inner).await?;
+        let rows = sqlx::query("SELECT mailbox, expires, state FROM pairing")
+            .fetch_all(&mut *self.inner)
+            .await?;
         rows.into_iter()
             .map(|row| {
-                let mailbox = MailboxId::from_bytes(fixed(row.get(0), "a mailbox")?).map_err(|_| StoreError::Row { what: "a mailbox" })?;
-                Ok(PairingRow { mailbox, expires: to_u64(row.get(1)), state: row.get(2) })
+                let mailbox = MailboxId::from_bytes(fixed(row.get(0), "a mailbox")?)
+                    .map_err(|_| StoreError::Row { what: "a mailbox" })?;
+                Ok(PairingRow {
+                    mailbox,
+                    expires: to_u64(row.get(1)),
+                    state: row.get(2),
+                })
             })
             .collect()
     }
@@ -725,19 +903,29 @@ impl Tx {
 
     /// Ends a pairing.
     pub async fn remove_pairing(&mut self, mailbox: &MailboxId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM pairing WHERE mailbox = ?").bind(&mailbox.as_bytes()[..]).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM pairing WHERE mailbox = ?")
+            .bind(&mailbox.as_bytes()[..])
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// The request that was made of a ticket.
     pub async fn ticketed(&mut self, ticket: &[u8; 16]) -> Result<Option<Digest>, StoreError> {
-        let row = sqlx::query("SELECT request FROM ticket WHERE ticket = ?").bind(&ticket[..]).fetch_optional(&mut *self.inner).await?;
-        row.map(|row| Ok(Digest(fixed(row.get(0), "a request of a ticket")?))).transpose()
+        let row = sqlx::query("SELECT request FROM ticket WHERE ticket = ?")
+            .bind(&ticket[..])
+            .fetch_optional(&mut *self.inner)
+            .await?;
+        row.map(|row| Ok(Digest(fixed(row.get(0), "a request of a ticket")?)))
+            .transpose()
     }
 
     /// Keeps which request was made of a ticket, for [`TICKET_LIFE`].
     pub async fn set_ticket(&mut self, ticket: &[u8; 16], request: &Digest, now: u64) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM ticket WHERE made < ?").bind(to_i64(now.saturating_sub(TICKET_LIFE))).execute(&mut *self.inner).await?;
+        sqlx::query("DELETE FROM ticket WHERE made < ?")
+            .bind(to_i64(now.saturating_sub(TICKET_LIFE)))
+            .execute(&mut *self.inner)
+            .await?;
         sqlx::query("INSERT INTO ticket (ticket, request, made) VALUES (?, ?, ?)")
             .bind(&ticket[..])
             .bind(&request.as_bytes()[..])
@@ -764,19 +952,35 @@ impl Tx {
 
     /// All evidence, oldest first.
     pub async fn evidence(&mut self) -> Result<Vec<Evidence>, StoreError> {
-        let rows = sqlx::query("SELECT time, what FROM evidence ORDER BY id").fetch_all(&mut *self.inner).await?;
-        Ok(rows.into_iter().map(|row| Evidence { time: to_u64(row.get(0)), what: row.get(1) }).collect())
+        let rows = sqlx::query("SELECT time, what FROM evidence ORDER BY id")
+            .fetch_all(&mut *self.inner)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Evidence {
+                time: to_u64(row.get(0)),
+                what: row.get(1),
+            })
+            .collect())
     }
 
     /// Keeps a refusal of something that we asked.
     pub async fn add_refusal(&mut self, about: &[u8], code: u8, text: &str) -> Result<(), StoreError> {
-        sqlx::query("INSERT OR REPLACE INTO refusal (about, code, text) VALUES (?, ?, ?)").bind(about).bind(code).bind(text).execute(&mut *self.inner).await?;
+        sqlx::query("INSERT OR REPLACE INTO refusal (about, code, text) VALUES (?, ?, ?)")
+            .bind(about)
+            .bind(code)
+            .bind(text)
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
     /// The refusal of something that we asked, if there was one.
     pub async fn refusal(&mut self, about: &[u8]) -> Result<Option<(u8, String)>, StoreError> {
-        let row = sqlx::query("SELECT code, text FROM refusal WHERE about = ?").bind(about).fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT code, text FROM refusal WHERE about = ?")
+            .bind(about)
+            .fetch_optional(&mut *self.inner)
+            .await?;
         Ok(row.map(|row| (row.get(0), row.get(1))))
     }
 }

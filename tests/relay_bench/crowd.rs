@@ -52,16 +52,26 @@ pub async fn weigh(server: &Server, sockets: usize) -> Result<(f64, Crowd)> {
 }
 
 async fn gather(server: &Server, sockets: usize) -> Result<Crowd> {
-    let mut crowd = Crowd { lines: Vec::new(), keys: Vec::new() };
+    let mut crowd = Crowd {
+        lines: Vec::new(),
+        keys: Vec::new(),
+    };
     while crowd.lines.len() < sockets {
         match server.kind {
             Kind::Ours => {
                 let keys: Vec<_> = (0..ABREAST).map(|_| MailboxKey::generate(&mut OsRng)).collect();
-                crowd.lines.extend(try_join_all(keys.iter().map(|key| come(server.address, key))).await?);
+                crowd
+                    .lines
+                    .extend(try_join_all(keys.iter().map(|key| come(server.address, key))).await?);
                 crowd.keys.extend(keys);
             }
             Kind::Redis => return Err(anyhow!("redis-server has no crowd here")),
-            _ => crowd.lines.extend(try_join_all((0..ABREAST / 2).map(|_| pair(server, false))).await?.into_iter().flatten()),
+            _ => crowd.lines.extend(
+                try_join_all((0..ABREAST / 2).map(|_| pair(server, false)))
+                    .await?
+                    .into_iter()
+                    .flatten(),
+            ),
         }
     }
     for line in &mut crowd.lines {
@@ -118,7 +128,12 @@ pub async fn flood(server: &Server, pairs: usize, slow: usize, each: Duration) -
     let flooded = converse(&mut honest, each).await;
     let memory = server.memory()?;
     let junk = rude.call_off();
-    Ok(Felt { quiet, flooded: flooded?, memory, junk })
+    Ok(Felt {
+        quiet,
+        flooded: flooded?,
+        memory,
+        junk,
+    })
 }
 
 /// How long each answer took, there and back.
@@ -162,7 +177,9 @@ impl Rude {
         let (stop, junk) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&junk));
         let thread = std::thread::spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
             runtime.block_on(async {
                 tokio::select! {
                     () = until(&stopped) => {}
@@ -172,7 +189,11 @@ impl Rude {
                 }
             });
         });
-        Self { stop, junk, thread: Some(thread) }
+        Self {
+            stop,
+            junk,
+            thread: Some(thread),
+        }
     }
 
     fn call_off(mut self) -> u64 {
@@ -226,7 +247,10 @@ async fn dawdle(server: SocketAddr) {
 async fn junk_puts(server: SocketAddr, refused: &AtomicU64) -> Result<()> {
     let key = MailboxKey::generate(&mut OsRng);
     let mut line = OurLine::log_in(server, &key).await?;
-    line.dialect.aim(&Address { mailbox: *key.id().as_bytes(), capability: Capability::generate(&mut OsRng) });
+    line.dialect.aim(&Address {
+        mailbox: *key.id().as_bytes(),
+        capability: Capability::generate(&mut OsRng),
+    });
     line.dialect.forgives = true;
     loop {
         for _ in 0..ABREAST {
@@ -251,4 +275,3 @@ async fn too_long(server: SocketAddr) -> Result<()> {
     }
     Ok(())
 }
-

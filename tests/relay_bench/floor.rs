@@ -45,7 +45,12 @@ pub async fn forward(listener: TcpListener) -> Result<()> {
         tokio::spawn(async move {
             // In a box of its own, so that a socket at rest doesn't hold the room that its handshake needed.
             if let Some((socket, end)) = Box::pin(enter(stream, waiting)).await {
-                let mut socket = Socket { socket, partner: end.0, from_partner: end.1, unflushed: false };
+                let mut socket = Socket {
+                    socket,
+                    partner: end.0,
+                    from_partner: end.1,
+                    unflushed: false,
+                };
                 poll_fn(|context| socket.poll(context)).await;
             }
         });
@@ -61,7 +66,9 @@ async fn enter(stream: TcpStream, waiting: Waiting) -> Option<(WebSocketStream<T
         request.uri().path().clone_into(&mut path);
         Ok(response)
     };
-    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(WRITE_BUFFER);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER);
     let socket = accept_hdr_async_with_config(stream, note, Some(config)).await.ok()?;
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let end = waiting.remove(&path).unwrap_or_else(|| {
@@ -85,8 +92,12 @@ impl Socket {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             while let Poll::Ready(ready) = Pin::new(&mut self.socket).poll_ready(context) {
-                let Poll::Ready(message) = self.from_partner.poll_recv(context) else { break };
-                let (Ok(()), Some(message)) = (ready, message) else { return Poll::Ready(()) };
+                let Poll::Ready(message) = self.from_partner.poll_recv(context) else {
+                    break;
+                };
+                let (Ok(()), Some(message)) = (ready, message) else {
+                    return Poll::Ready(());
+                };
                 if Pin::new(&mut self.socket).start_send(message).is_err() {
                     return Poll::Ready(());
                 }
@@ -123,7 +134,16 @@ impl Dialect for Bare {
 
     fn hear(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>> {
         let message = websocket_message(bytes, out)?;
-        Ok(message.map(|(length, content)| (length, if content.is_empty() { Heard::Other } else { Heard::Delivered })))
+        Ok(message.map(|(length, content)| {
+            (
+                length,
+                if content.is_empty() {
+                    Heard::Other
+                } else {
+                    Heard::Delivered
+                },
+            )
+        }))
     }
 }
 

@@ -70,7 +70,15 @@ impl<D: Dialect + ?Sized> Line<D> {
     pub async fn dial(address: SocketAddr, dialect: Box<D>) -> Result<Self> {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, input: Vec::new(), start: 0, end: 0, out: Vec::new(), written: 0, dialect })
+        Ok(Self {
+            stream,
+            input: Vec::new(),
+            start: 0,
+            end: 0,
+            out: Vec::new(),
+            written: 0,
+            dialect,
+        })
     }
 
     /// Queues one message for the other end.
@@ -177,7 +185,9 @@ impl<D: Dialect + ?Sized> Line<D> {
     async fn read(&mut self) -> Result<()> {
         self.make_room(4096);
         ensure!(self.end < self.input.len(), "an answer too long for setting up");
-        let count = timeout(PATIENCE, self.stream.read(&mut self.input[self.end..])).await.context("the server is silent")??;
+        let count = timeout(PATIENCE, self.stream.read(&mut self.input[self.end..]))
+            .await
+            .context("the server is silent")??;
         ensure!(count > 0, "the server hung up");
         self.end += count;
         Ok(())
@@ -198,7 +208,11 @@ impl<D: Dialect + ?Sized> Line<D> {
         );
         self.stream.write_all(request.as_bytes()).await?;
         let response = self.read_to(b"\r\n\r\n").await?;
-        ensure!(response.starts_with(b"HTTP/1.1 101 "), "no websocket: {}", String::from_utf8_lossy(&response));
+        ensure!(
+            response.starts_with(b"HTTP/1.1 101 "),
+            "no websocket: {}",
+            String::from_utf8_lossy(&response)
+        );
         Ok(())
     }
 }
@@ -206,8 +220,24 @@ impl<D: Dialect + ?Sized> Line<D> {
 impl<D: Dialect + 'static> Line<D> {
     /// The same connection, its dialect told apart from others no more.
     pub fn into_dyn(self) -> Line {
-        let Self { stream, input, start, end, out, written, dialect } = self;
-        Line { stream, input, start, end, out, written, dialect }
+        let Self {
+            stream,
+            input,
+            start,
+            end,
+            out,
+            written,
+            dialect,
+        } = self;
+        Line {
+            stream,
+            input,
+            start,
+            end,
+            out,
+            written,
+            dialect,
+        }
     }
 }
 
@@ -231,14 +261,18 @@ pub fn websocket_frame(out: &mut Vec<u8>, length: usize, fill: impl FnOnce(&mut 
 
 /// The first message of what a server sent: its whole length and its content. Answers pings by itself, as empty content.
 pub fn websocket_message<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Result<Option<(usize, &'a [u8])>> {
-    let [opcode, short, rest @ ..] = bytes else { return Ok(None) };
+    let [opcode, short, rest @ ..] = bytes else {
+        return Ok(None);
+    };
     let (header, length) = match (short, rest) {
         (126, [high, low, ..]) => (4, usize::from(u16::from_be_bytes([*high, *low]))),
         (126, _) => return Ok(None),
         (127.., _) => bail!("a frame of a length that no server here sends"),
         (short, _) => (2, usize::from(*short)),
     };
-    let Some(content) = bytes.get(header..header + length) else { return Ok(None) };
+    let Some(content) = bytes.get(header..header + length) else {
+        return Ok(None);
+    };
     match opcode {
         0x82 => Ok(Some((header + length, content))),
         0x89 => {
@@ -246,8 +280,13 @@ pub fn websocket_message<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Result<Optio
             Ok(Some((header + length, &[])))
         }
         0x88 => {
-            let code = content.get(..2).map_or(0, |code| u16::from_be_bytes([code[0], code[1]]));
-            bail!("the server closes: {code} {}", String::from_utf8_lossy(content.get(2..).unwrap_or_default()))
+            let code = content
+                .get(..2)
+                .map_or(0, |code| u16::from_be_bytes([code[0], code[1]]));
+            bail!(
+                "the server closes: {code} {}",
+                String::from_utf8_lossy(content.get(2..).unwrap_or_default())
+            )
         }
         _ => bail!("a frame of a kind that no server here sends: {opcode:#x}"),
     }

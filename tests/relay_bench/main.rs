@@ -87,7 +87,10 @@ struct Load {
 
 const SHORT: Load = Load {
     rounds: 3,
-    span: Span { warm: Duration::from_millis(200), measured: Duration::from_millis(700) },
+    span: Span {
+        warm: Duration::from_millis(200),
+        measured: Duration::from_millis(700),
+    },
     pairs: 16,
     window: 16,
     singles: 64,
@@ -100,7 +103,10 @@ const SHORT: Load = Load {
 
 const LONG: Load = Load {
     rounds: 5,
-    span: Span { warm: Duration::from_millis(500), measured: Duration::from_secs(3) },
+    span: Span {
+        warm: Duration::from_millis(500),
+        measured: Duration::from_secs(3),
+    },
     left: 5000,
     crowd: 10_000,
     honest: 500,
@@ -135,9 +141,18 @@ fn main() -> Result<ExitCode> {
     }
     let broken = report.broken();
     for verdict in &broken {
-        eprintln!("error: {}: {:.2}, {}", verdict.bound.name, verdict.median, verdict.words());
+        eprintln!(
+            "error: {}: {:.2}, {}",
+            verdict.bound.name,
+            verdict.median,
+            verdict.words()
+        );
     }
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn measure(load: &Load, relay: &Path, peers: bool) -> Result<Report> {
@@ -163,11 +178,20 @@ async fn measure(load: &Load, relay: &Path, peers: bool) -> Result<Report> {
 
 /// One round of everything that is about single messages.
 async fn messages(load: &Load, server: &Server, report: &mut Report) -> Result<()> {
-    let Load { pairs, window, singles, span, .. } = *load;
+    let Load {
+        pairs,
+        window,
+        singles,
+        span,
+        ..
+    } = *load;
     let kind = server.kind;
     let mut add = |row, round: Round| report.add(row, kind, round);
     if kind != Kind::Redis {
-        add(Row::LiveMany, stream(server, pairs, window, Done::Delivered, span).await?);
+        add(
+            Row::LiveMany,
+            stream(server, pairs, window, Done::Delivered, span).await?,
+        );
         add(Row::LiveOne, exchange(server, singles, span).await?);
         add(Row::PingPong, exchange(server, 1, span).await?);
     }

@@ -81,7 +81,9 @@ impl Dialect for Ours {
     }
 
     fn hear(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>> {
-        let Some((length, content)) = websocket_message(bytes, out)? else { return Ok(None) };
+        let Some((length, content)) = websocket_message(bytes, out)? else {
+            return Ok(None);
+        };
         let heard = match content.first() {
             Some(&DELIVER) => {
                 let sequence = content.get(1..9).context("a sequence number")?;
@@ -116,10 +118,19 @@ impl OurLine {
     pub async fn log_in(address: SocketAddr, key: &MailboxKey) -> Result<Self> {
         let mut line = Self::dial(address, Box::default()).await?;
         line.upgrade("/").await?;
-        let RelayFrame::Challenge { nonce, .. } = line.frame().await? else { bail!("no challenge") };
+        let RelayFrame::Challenge { nonce, .. } = line.frame().await? else {
+            bail!("no challenge")
+        };
         let signature = login::sign(key, VERSION, &RelayName::from_address(address), &nonce);
-        line.ask(&ClientFrame::Login { version: VERSION, mailbox: *key.id().as_bytes(), signature }).await?;
-        let RelayFrame::Welcome { .. } = line.frame().await? else { bail!("no welcome") };
+        line.ask(&ClientFrame::Login {
+            version: VERSION,
+            mailbox: *key.id().as_bytes(),
+            signature,
+        })
+        .await?;
+        let RelayFrame::Welcome { .. } = line.frame().await? else {
+            bail!("no welcome")
+        };
         Ok(line)
     }
 
@@ -127,15 +138,27 @@ impl OurLine {
     pub async fn allow(&mut self, key: &MailboxKey) -> Result<Address> {
         let capability = Capability::generate(&mut OsRng);
         let (max_envelopes, max_bytes) = (CAPABILITY_ENVELOPES_MAX, CAPABILITY_BYTES_MAX);
-        self.ask(&ClientFrame::Allow { capability: capability.hash(), max_envelopes, max_bytes }).await?;
-        let RelayFrame::Done(_) = self.frame().await? else { bail!("not allowed") };
-        Ok(Address { mailbox: *key.id().as_bytes(), capability })
+        self.ask(&ClientFrame::Allow {
+            capability: capability.hash(),
+            max_envelopes,
+            max_bytes,
+        })
+        .await?;
+        let RelayFrame::Done(_) = self.frame().await? else {
+            bail!("not allowed")
+        };
+        Ok(Address {
+            mailbox: *key.id().as_bytes(),
+            capability,
+        })
     }
 
     /// Becomes the mailbox's reader; says how many wait in it.
     pub async fn read_mailbox(&mut self) -> Result<u64> {
         self.ask(&ClientFrame::Read).await?;
-        let RelayFrame::Reading { waiting, .. } = self.frame().await? else { bail!("not reading") };
+        let RelayFrame::Reading { waiting, .. } = self.frame().await? else {
+            bail!("not reading")
+        };
         Ok(waiting)
     }
 
@@ -147,7 +170,10 @@ impl OurLine {
 
     async fn frame(&mut self) -> Result<RelayFrame> {
         let bytes = self.next().await?;
-        let content = websocket_message(&bytes, &mut Vec::new())?.context("a message")?.1.to_vec();
+        let content = websocket_message(&bytes, &mut Vec::new())?
+            .context("a message")?
+            .1
+            .to_vec();
         Ok(RelayFrame::decode(content.into())?)
     }
 }

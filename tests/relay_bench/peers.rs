@@ -21,7 +21,9 @@ pub struct Nats {
 impl Nats {
     /// Sends under this subject.
     pub fn new(to: &str) -> Self {
-        Self { head: format!("PUB {to} {PAYLOAD}\r\n") }
+        Self {
+            head: format!("PUB {to} {PAYLOAD}\r\n"),
+        }
     }
 
     pub fn hello(from: &str) -> Vec<u8> {
@@ -37,7 +39,9 @@ impl Dialect for Nats {
     }
 
     fn hear(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>> {
-        let Some((line, length)) = line(bytes) else { return Ok(None) };
+        let Some((line, length)) = line(bytes) else {
+            return Ok(None);
+        };
         if line.starts_with("MSG ") {
             let payload: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
             let length = length + payload + 2;
@@ -70,7 +74,11 @@ impl Mqtt {
         let start = publish.len();
         text(&mut publish, to);
         publish.resize(start + length, b'x');
-        Self { publish, identifier: identifier.map(|at| start + at), next: 0 }
+        Self {
+            publish,
+            identifier: identifier.map(|at| start + at),
+            next: 0,
+        }
     }
 
     /// Begins a session of this name, which outlives the connection or not.
@@ -117,11 +125,15 @@ impl Dialect for Mqtt {
             (_, [high, ..]) => (3, usize::from(low & 0x7f) | usize::from(*high) << 7),
             _ => return Ok(None),
         };
-        let Some(body) = bytes.get(header..header + length) else { return Ok(None) };
+        let Some(body) = bytes.get(header..header + length) else {
+            return Ok(None);
+        };
         let heard = match kind >> 4 {
             3 => {
                 if kind & 0x06 != 0 {
-                    let topic = body.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+                    let topic = body
+                        .first_chunk()
+                        .map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
                     let identifier = body.get(2 + topic..4 + topic).context("an identifier")?;
                     out.extend([0x40, 2]);
                     out.extend(identifier);
@@ -147,7 +159,10 @@ pub struct Redis {
 
 impl Redis {
     pub fn new(stream: &str) -> Self {
-        let head = format!("*5\r\n$4\r\nXADD\r\n${}\r\n{stream}\r\n$1\r\n*\r\n$1\r\np\r\n${PAYLOAD}\r\n", stream.len());
+        let head = format!(
+            "*5\r\n$4\r\nXADD\r\n${}\r\n{stream}\r\n$1\r\n*\r\n$1\r\np\r\n${PAYLOAD}\r\n",
+            stream.len()
+        );
         let mut append = head.into_bytes();
         append.extend([b'x'; PAYLOAD]);
         append.extend(b"\r\n");
@@ -166,7 +181,9 @@ impl Dialect for Redis {
 
     /// A bulk string is the position in the stream of what was appended.
     fn hear(&mut self, bytes: &[u8], _: &mut Vec<u8>) -> Result<Option<(usize, Heard)>> {
-        let Some((head, length)) = line(bytes) else { return Ok(None) };
+        let Some((head, length)) = line(bytes) else {
+            return Ok(None);
+        };
         match head.split_at_checked(1) {
             Some(("$", count)) => {
                 let length = length + count.parse::<usize>()? + 2;

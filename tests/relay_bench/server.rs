@@ -54,9 +54,14 @@ impl Server {
         let folder = tempfile::tempdir_in(folder()?)?;
         let settings = folder.path().join("relay.toml");
         // All come from one address here.
-        fs::write(&settings, format!("max_connections = {SOCKETS}\nmax_connections_per_address = {SOCKETS}\n"))?;
+        fs::write(
+            &settings,
+            format!("max_connections = {SOCKETS}\nmax_connections_per_address = {SOCKETS}\n"),
+        )?;
         let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0", "--log-level", "warn", "--config"]).arg(settings);
+        command
+            .args(["--listen", "127.0.0.1:0", "--log-level", "warn", "--config"])
+            .arg(settings);
         command.arg("--store").arg(folder.path().join("relay.db"));
         Self::start(Kind::Ours, env!("CARGO_PKG_VERSION").to_owned(), command, folder)
     }
@@ -65,14 +70,25 @@ impl Server {
     pub fn floor() -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(crate::FLOOR);
-        Self::start(Kind::Floor, "tokio-tungstenite 0.30".to_owned(), command, tempfile::tempdir_in(folder()?)?)
+        Self::start(
+            Kind::Floor,
+            "tokio-tungstenite 0.30".to_owned(),
+            command,
+            tempfile::tempdir_in(folder()?)?,
+        )
     }
 
     /// A peer, if it is installed.
     pub fn peer(kind: Kind) -> Result<Option<Self>> {
-        let asked = Command::new(kind.name()).arg(if kind == Kind::Mosquitto { "-h" } else { "--version" }).output();
+        let asked = Command::new(kind.name())
+            .arg(if kind == Kind::Mosquitto { "-h" } else { "--version" })
+            .output();
         let Ok(asked) = asked else { return Ok(None) };
-        let version = String::from_utf8_lossy(&asked.stdout).lines().next().unwrap_or_default().to_owned();
+        let version = String::from_utf8_lossy(&asked.stdout)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let folder = tempfile::tempdir_in(folder()?)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let port = address.port().to_string();
@@ -86,7 +102,19 @@ impl Server {
                 command.arg("-c").arg(settings)
             }
             Kind::Redis => {
-                command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir"]);
+                command.args([
+                    "--bind",
+                    "127.0.0.1",
+                    "--port",
+                    &port,
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "yes",
+                    "--appendfsync",
+                    "always",
+                    "--dir",
+                ]);
                 command.arg(folder.path())
             }
             Kind::Ours | Kind::Floor => bail!("not a peer"),
@@ -97,13 +125,25 @@ impl Server {
             ensure!(Instant::now() < end, "{} doesn't start", kind.name());
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Some(Self { kind, address, pid: running.0.id(), version, _process: Some((running, folder)) }))
+        Ok(Some(Self {
+            kind,
+            address,
+            pid: running.0.id(),
+            version,
+            _process: Some((running, folder)),
+        }))
     }
 
     /// A server inside this process, for trying out the load.
     #[cfg(test)]
     pub fn within(kind: Kind, address: SocketAddr) -> Self {
-        Self { kind, address, pid: std::process::id(), version: String::new(), _process: None }
+        Self {
+            kind,
+            address,
+            pid: std::process::id(),
+            version: String::new(),
+            _process: None,
+        }
     }
 
     fn start(kind: Kind, version: String, mut command: Command, folder: TempDir) -> Result<Self> {
@@ -112,9 +152,18 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let log = || fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-        let (_, address) = line.trim().split_once("ws://").with_context(|| format!("{} doesn't start: {}", kind.name(), log()))?;
+        let (_, address) = line
+            .trim()
+            .split_once("ws://")
+            .with_context(|| format!("{} doesn't start: {}", kind.name(), log()))?;
         let address = address.parse()?;
-        Ok(Self { kind, address, pid: running.0.id(), version, _process: Some((running, folder)) })
+        Ok(Self {
+            kind,
+            address,
+            pid: running.0.id(),
+            version,
+            _process: Some((running, folder)),
+        })
     }
 
     /// Processor time so far, user and system.
@@ -125,7 +174,10 @@ impl Server {
     /// Memory in use now, in KiB.
     pub fn memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("its memory")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 }
@@ -153,7 +205,10 @@ impl Cores {
         let all = sched_getaffinity(Some(init)).or_else(|_| sched_getaffinity(None))?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
         let server = cores.next().context("a core")?;
-        Ok(Self { server, load: cores.next().unwrap_or(server) })
+        Ok(Self {
+            server,
+            load: cores.next().unwrap_or(server),
+        })
     }
 
     pub fn take_load(&self) -> Result<()> {

@@ -13,11 +13,20 @@ use crate::report::{Report, Row};
 use crate::server::{Kind, Server};
 use crate::works::{Away, Done, Span, exchange, stream};
 
-const SPAN: Span = Span { warm: Duration::ZERO, measured: Duration::from_millis(20) };
+const SPAN: Span = Span {
+    warm: Duration::ZERO,
+    measured: Duration::from_millis(20),
+};
 
 async fn relay(folder: &TempDir) -> SocketAddr {
     let store = Store::Sqlite(folder.path().join("relay.db"));
-    let relay = Relay::bind(Config { listen: ([127, 0, 0, 1], 0).into(), store, ..Config::default() }).await.expect("a relay");
+    let relay = Relay::bind(Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        store,
+        ..Config::default()
+    })
+    .await
+    .expect("a relay");
     let address = relay.local_addr();
     tokio::spawn(relay.run(std::future::pending()));
     address
@@ -30,10 +39,22 @@ async fn every_work_runs_to_its_end_on_ours_and_on_the_floor() {
     let floor = Server::within(Kind::Floor, in_process().await.expect("a floor"));
     let mut report = Report::new(&[]);
     for server in [&ours, &floor] {
-        report.add(Row::LiveMany, server.kind, stream(server, 2, 4, Done::Delivered, SPAN).await.expect("a stream"));
-        report.add(Row::LiveOne, server.kind, exchange(server, 2, SPAN).await.expect("an exchange"));
+        report.add(
+            Row::LiveMany,
+            server.kind,
+            stream(server, 2, 4, Done::Delivered, SPAN).await.expect("a stream"),
+        );
+        report.add(
+            Row::LiveOne,
+            server.kind,
+            exchange(server, 2, SPAN).await.expect("an exchange"),
+        );
     }
-    report.add(Row::Durable, Kind::Ours, stream(&ours, 2, 4, Done::Both, SPAN).await.expect("a durable stream"));
+    report.add(
+        Row::Durable,
+        Kind::Ours,
+        stream(&ours, 2, 4, Done::Both, SPAN).await.expect("a durable stream"),
+    );
     let mut away = Away::new(&ours, 2).await.expect("readers");
     let enqueued = away.enqueue(&ours, 100, 64).await.expect("all stored");
     let drained = away.drain(&ours).await.expect("all delivered");
@@ -41,12 +62,20 @@ async fn every_work_runs_to_its_end_on_ours_and_on_the_floor() {
     let (_, crowd) = weigh(&ours, 64).await.expect("a crowd");
     storm(&ours, crowd).await.expect("all are back");
     let text = report.sheet(Vec::new()).text();
-    assert!(text.contains("countersign-relay, CPU") && text.contains("bare forwarder, CPU"), "{text}");
+    assert!(
+        text.contains("countersign-relay, CPU") && text.contains("bare forwarder, CPU"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_figure_is_too_bad_only_beyond_the_noise() {
-    static BOUND: Bound = Bound { name: "a", unit: "x", most: 2.0, goal: 1.0 };
+    static BOUND: Bound = Bound {
+        name: "a",
+        unit: "x",
+        most: 2.0,
+        goal: 1.0,
+    };
     assert!(Verdict::new(&BOUND, &[1.9, 2.0, 1.8]).holds());
     assert!(Verdict::new(&BOUND, &[2.3, 2.5, 1.9]).holds());
     assert!(!Verdict::new(&BOUND, &[2.3, 2.5, 2.4]).holds());

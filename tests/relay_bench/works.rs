@@ -76,7 +76,11 @@ impl Board {
 
 impl Flow {
     fn finished(&self) -> u64 {
-        if self.done == Done::Both { self.delivered.min(self.stored) } else { self.delivered }
+        if self.done == Done::Both {
+            self.delivered.min(self.stored)
+        } else {
+            self.delivered
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>, board: &Board) -> Poll<Result<()>> {
@@ -96,7 +100,8 @@ impl Flow {
             }
             board.done.fetch_add(self.finished() - before, Ordering::Relaxed);
             let all_told = !self.sender.dialect.is_told_stored() || self.stored == self.said;
-            if board.stopped() && self.delivered == self.said && all_told && sent.is_ready() && acknowledged.is_ready() {
+            if board.stopped() && self.delivered == self.said && all_told && sent.is_ready() && acknowledged.is_ready()
+            {
                 return self.reader.poll_flush(context);
             }
             if told.is_pending() && got.is_pending() {
@@ -159,7 +164,12 @@ pub struct Span {
     pub measured: Duration,
 }
 
-async fn watch<T: Send + 'static>(server: &Server, span: Span, board: &Board, mut tasks: JoinSet<Result<T>>) -> Result<(Round, Vec<T>)> {
+async fn watch<T: Send + 'static>(
+    server: &Server,
+    span: Span,
+    board: &Board,
+    mut tasks: JoinSet<Result<T>>,
+) -> Result<(Round, Vec<T>)> {
     let look = async {
         sleep(span.warm).await;
         let (cpu, done, began) = (server.spent()?, board.done.load(Ordering::Relaxed), Instant::now());
@@ -192,7 +202,15 @@ async fn watch<T: Send + 'static>(server: &Server, span: Span, board: &Board, mu
 pub async fn stream(server: &Server, pairs: usize, window: u64, done: Done, span: Span) -> Result<Round> {
     let (board, mut tasks) = (Board::default(), JoinSet::new());
     for [sender, reader] in try_join_all((0..pairs).map(|_| pair(server, done == Done::Both))).await? {
-        let mut flow = Flow { sender, reader, window, done, said: 0, delivered: 0, stored: 0 };
+        let mut flow = Flow {
+            sender,
+            reader,
+            window,
+            done,
+            said: 0,
+            delivered: 0,
+            stored: 0,
+        };
         let board = board.clone();
         tasks.spawn(async move { poll_fn(|context| flow.poll(context, &board)).await });
     }
@@ -203,7 +221,12 @@ pub async fn stream(server: &Server, pairs: usize, window: u64, done: Done, span
 pub async fn exchange(server: &Server, pairs: usize, span: Span) -> Result<Round> {
     let (board, mut tasks) = (Board::default(), JoinSet::new());
     for ends in try_join_all((0..pairs).map(|_| pair(server, false))).await? {
-        let mut exchange = Exchange { ends, turn: 0, began: None, times: Vec::new() };
+        let mut exchange = Exchange {
+            ends,
+            turn: 0,
+            began: None,
+            times: Vec::new(),
+        };
         let board = board.clone();
         tasks.spawn(async move {
             poll_fn(|context| exchange.poll(context, &board)).await?;
@@ -234,7 +257,10 @@ pub async fn pair(server: &Server, durable: bool) -> Result<[Line; 2]> {
             [one.into_dyn(), other.into_dyn()]
         }
         Kind::Nats => {
-            let mut ends = [dial(server, Nats::new(&other)).await?, dial(server, Nats::new(&one)).await?];
+            let mut ends = [
+                dial(server, Nats::new(&other)).await?,
+                dial(server, Nats::new(&one)).await?,
+            ];
             for (end, own) in ends.iter_mut().zip([one, other]) {
                 end.out = Nats::hello(&own);
                 end.flush().await?;
@@ -243,7 +269,10 @@ pub async fn pair(server: &Server, durable: bool) -> Result<[Line; 2]> {
             ends
         }
         Kind::Mosquitto => {
-            let mut ends = [dial(server, Mqtt::new(&other, durable)).await?, dial(server, Mqtt::new(&one, durable)).await?];
+            let mut ends = [
+                dial(server, Mqtt::new(&other, durable)).await?,
+                dial(server, Mqtt::new(&one, durable)).await?,
+            ];
             for (end, own) in ends.iter_mut().zip([one, other]) {
                 greet_mosquitto(end, &own, durable).await?;
             }
@@ -292,7 +321,11 @@ enum Absent {
 impl Away {
     /// So many pairs whose readers were there once.
     pub async fn new(server: &Server, pairs: usize) -> Result<Self> {
-        let mut away = Self { senders: Vec::new(), readers: Vec::new(), each: 0 };
+        let mut away = Self {
+            senders: Vec::new(),
+            readers: Vec::new(),
+            each: 0,
+        };
         for _ in 0..pairs {
             let name = path()[1..].to_owned();
             let (sender, reader): (Line, _) = match server.kind {
@@ -345,7 +378,12 @@ impl Away {
             self.senders.push(sender??);
         }
         self.each += each;
-        Ok(Round { messages: each * self.senders.len() as u64, cpu: server.spent()? - cpu, wall: began.elapsed(), times: Vec::new() })
+        Ok(Round {
+            messages: each * self.senders.len() as u64,
+            cpu: server.spent()? - cpu,
+            wall: began.elapsed(),
+            times: Vec::new(),
+        })
     }
 
     /// Lets every reader come back and take all that waits, at once.
@@ -390,6 +428,11 @@ impl Away {
             end??;
         }
         self.each = 0;
-        Ok(Round { messages: each * self.readers.len() as u64, cpu: server.spent()? - cpu, wall: began.elapsed(), times: Vec::new() })
+        Ok(Round {
+            messages: each * self.readers.len() as u64,
+            cpu: server.spent()? - cpu,
+            wall: began.elapsed(),
+            times: Vec::new(),
+        })
     }
 }

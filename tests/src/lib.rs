@@ -2,6 +2,6 @@
 
 pub mod decoders;
 pub mod interop;
-pub mod program;
 pub mod process;
+pub mod program;
 pub mod world;

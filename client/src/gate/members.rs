@@ -2,10 +2,10 @@
 //! A decision is judged by `decide`; here it is only written down, and the verdict acted on.
 
 use approval::action::Action;
+use approval::change::Change;
 use approval::checkpoint::Checkpoint;
 use approval::decide::Verdict;
 use approval::decision::Answer as Vote;
-use approval::change::Change;
 use approval::message::{Message, RefusalCode};
 use approval::outcome::{Ended, Nothing};
 use approval::request::{AskedBy, Class, Request};
@@ -16,7 +16,7 @@ use wire::identity::PartyId;
 
 use super::Gate;
 use super::work::{Effect, Work};
-use crate::local::Answer;
+use crate::local::{Answer, Fault};
 use crate::party::{PartyError, random16};
 use crate::store::{Outgoing, Peer};
 
@@ -34,7 +34,12 @@ enum Shown {
 }
 
 impl Gate {
-    pub(super) async fn member_says(&mut self, work: &mut Work, from: PartyId, message: Message) -> Result<(), PartyError> {
+    pub(super) async fn member_says(
+        &mut self,
+        work: &mut Work,
+        from: PartyId,
+        message: Message,
+    ) -> Result<(), PartyError> {
         let Some(peer) = work.turn.tx.peer(&from).await? else {
             return Ok(());
         };
@@ -54,10 +59,22 @@ impl Gate {
             // Said again because our entries haven't reached them; their acknowledgement brings those.
             return Ok(());
         }
-        let refuse = |code, text: &str| Message::Refusal { about: digest, code, text: Text::cut(text) };
+        let refuse = |code, text: &str| Message::Refusal {
+            about: digest,
+            code,
+            text: Text::cut(text),
+        };
         let decision = match signed.verify().ok().and_then(|verified| verified.decision()) {
             Some(decision) if decision.signer() == peer.party => decision,
-            _ => return self.say(work, peer, &refuse(RefusalCode::Malformed, "not a decision of this device")).await,
+            _ => {
+                return self
+                    .say(
+                        work,
+                        peer,
+                        &refuse(RefusalCode::Malformed, "not a decision of this device"),
+                    )
+                    .await;
+            }
         };
         if let Shown::Contradiction(reason) = self.compare(work, &decision.checkpoint).await? {
             self.halt(work, &reason).await?;
@@ -66,17 +83,44 @@ impl Gate {
             let text = halted.clone();
             return self.say(work, peer, &refuse(RefusalCode::CannotSign, &text)).await;
         }
-        let open = self.party.replay.request(&decision.request).filter(|open| open.permit().is_none());
+        let open = self
+            .party
+            .replay
+            .request(&decision.request)
+            .filter(|open| open.permit().is_none());
         if open.is_none() {
-            return self.say(work, peer, &refuse(RefusalCode::NotOpen, "the request is no longer open")).await;
+            return self
+                .say(
+                    work,
+                    peer,
+                    &refuse(RefusalCode::NotOpen, "the request is no longer open"),
+                )
+                .await;
         }
-        let said = |open: &approval::replay::Pending| open.decisions().iter().any(|known| known.signer() == peer.party && known.verdict == decision.verdict);
+        let said = |open: &approval::replay::Pending| {
+            open.decisions()
+                .iter()
+                .any(|known| known.signer() == peer.party && known.verdict == decision.verdict)
+        };
         if open.is_some_and(said) {
             // One answer is one entry: a device can't fill the log with variations of it.
-            return self.say(work, peer, &refuse(RefusalCode::NotOpen, "this device has said so already")).await;
+            return self
+                .say(
+                    work,
+                    peer,
+                    &refuse(RefusalCode::NotOpen, "this device has said so already"),
+                )
+                .await;
         }
-        if self.party.replay.roster().is_none_or(|roster| roster.admin_of(&peer.party).is_none()) {
-            return self.say(work, peer, &refuse(RefusalCode::NotAdmin, "only admins decide")).await;
+        if self
+            .party
+            .replay
+            .roster()
+            .is_none_or(|roster| roster.admin_of(&peer.party).is_none())
+        {
+            return self
+                .say(work, peer, &refuse(RefusalCode::NotAdmin, "only admins decide"))
+                .await;
         }
         match self.append(work, signed).await {
             Ok(()) => self.judge(work, decision.request).await,
@@ -91,7 +135,11 @@ impl Gate {
     /// Compares a checkpoint that a member shows with this state. It contradicts only with our own signature on it: then this state is an old copy
     /// or a fork, or somebody else signs with our key. Without the signature it is a lie, and means nothing.
     async fn compare(&self, work: &mut Work, note: &str) -> Result<Shown, PartyError> {
-        let size = note.lines().nth(1).and_then(|line| line.parse::<u64>().ok()).unwrap_or(0);
+        let size = note
+            .lines()
+            .nth(1)
+            .and_then(|line| line.parse::<u64>().ok())
+            .unwrap_or(0);
         if work.turn.tx.checkpoint_at(size).await?.as_deref() == Some(note) {
             return Ok(Shown::Ours(size));
         }
@@ -99,13 +147,28 @@ impl Gate {
             return Ok(Shown::Nothing);
         }
         let ours = self.party.replay.size();
-        Ok(Shown::Contradiction(format!("a member holds our signature over {size} entries that aren't those of this state, which has {ours}")))
+        Ok(Shown::Contradiction(format!(
+            "a member holds our signature over {size} entries that aren't those of this state, which has {ours}"
+        )))
     }
 
     async fn halt(&mut self, work: &mut Work, reason: &str) -> Result<(), PartyError> {
         tracing::error!(reason, "the gate stops signing");
         work.turn.tx.set_meta("halted", reason.as_bytes()).await?;
         self.halted = Some(reason.to_owned());
+        // Nobody who waits here gets an answer any more.
+        for request in self.askers.keys() {
+            let message = format!("the gate stopped signing: {reason}");
+            let hint = Some("see `countersign gate status`".to_owned());
+            work.effects.push(Effect::End(
+                *request,
+                Answer::Error {
+                    kind: Fault::Broken,
+                    message,
+                    hint,
+                },
+            ));
+        }
         Ok(())
     }
 
@@ -126,7 +189,12 @@ impl Gate {
                     return Ok(());
                 }
                 let permission = sign(&self.party.identity, permit.statement(now))?;
-                let by = self.names(open.decisions().iter().filter(|decision| decision.verdict == Vote::Approve).map(|decision| decision.signer()));
+                let by = self.names(
+                    open.decisions()
+                        .iter()
+                        .filter(|decision| decision.verdict == Vote::Approve)
+                        .map(|decision| decision.signer()),
+                );
                 self.append(work, permission.signed()).await?;
                 match action {
                     Action::Command(_) => {
@@ -139,7 +207,13 @@ impl Gate {
             }
             Verdict::Waiting { have, need } => {
                 let people = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
-                work.effects.push(Effect::Tell(request, Answer::Progress { have: people(have), need: people(need) }));
+                work.effects.push(Effect::Tell(
+                    request,
+                    Answer::Progress {
+                        have: people(have),
+                        need: people(need),
+                    },
+                ));
                 Ok(())
             }
             Verdict::Denied { .. } => self.close(work, request, Ended::Denied(Nothing {}), now).await,
@@ -148,7 +222,13 @@ impl Gate {
         }
     }
 
-    async fn acknowledged(&mut self, work: &mut Work, peer: Peer, epoch: u64, note: Option<&str>) -> Result<(), PartyError> {
+    async fn acknowledged(
+        &mut self,
+        work: &mut Work,
+        peer: Peer,
+        epoch: u64,
+        note: Option<&str>,
+    ) -> Result<(), PartyError> {
         let now = crate::clock::wall();
         let ours = self.party.replay.size();
         let size = match note {
@@ -160,18 +240,33 @@ impl Gate {
             },
         };
         work.turn.tx.acknowledged(&peer.party, size, epoch).await?;
-        let peer = Peer { acked_size: size, acked_epoch: epoch, heard: now, ..peer };
+        let peer = Peer {
+            acked_size: size,
+            acked_epoch: epoch,
+            heard: now,
+            ..peer
+        };
         work.turn.tx.set_peer(&peer).await?;
         let at = work.turn.group.as_ref().map_or(0, crate::channel::Group::epoch);
         if epoch < at {
             // What it lacks was encrypted for epochs that are gone here: only the stored bytes, in their order, lead it on.
-            if !work.turn.tx.in_flight(&peer.party, Outgoing::Epoch, now, &self.party.pace).await? {
+            if !work
+                .turn
+                .tx
+                .in_flight(&peer.party, Outgoing::Epoch, now, &self.party.pace)
+                .await?
+            {
                 work.turn.tx.resend(&peer.party).await?;
             }
             return Ok(());
         }
         if size < ours {
-            if !work.turn.tx.in_flight(&peer.party, Outgoing::Entries, now, &self.party.pace).await? {
+            if !work
+                .turn
+                .tx
+                .in_flight(&peer.party, Outgoing::Entries, now, &self.party.pace)
+                .await?
+            {
                 self.catch_up(work, &peer, size).await?;
             }
             return Ok(());
@@ -180,14 +275,28 @@ impl Gate {
         if now.saturating_sub(last) >= self.party.pace.head_every {
             self.heads.insert(peer.party, now);
             if let Some(checkpoint) = work.turn.tx.last_checkpoint().await? {
-                self.say(work, &peer, &Message::Entries { first: ours, checkpoint, leaves: Vec::new() }).await?;
+                self.say(
+                    work,
+                    &peer,
+                    &Message::Entries {
+                        first: ours,
+                        checkpoint,
+                        leaves: Vec::new(),
+                    },
+                )
+                .await?;
             }
         }
         Ok(())
     }
 
     async fn proposed(&mut self, work: &mut Work, peer: &Peer, id: Id16, change: &Change) -> Result<(), PartyError> {
-        if self.party.replay.roster().is_none_or(|roster| roster.admin_of(&peer.party).is_none()) {
+        if self
+            .party
+            .replay
+            .roster()
+            .is_none_or(|roster| roster.admin_of(&peer.party).is_none())
+        {
             return Ok(());
         }
         let seen = format!("proposal {id}");
@@ -202,12 +311,27 @@ impl Gate {
         if let Some(start) = about.first_chunk_mut::<16>() {
             *start = id.0;
         }
-        let by = self.names(std::iter::once(peer.party)).pop().unwrap_or_else(|| "admin".to_owned());
+        let by = self
+            .names(std::iter::once(peer.party))
+            .pop()
+            .unwrap_or_else(|| "admin".to_owned());
         let refusal = match self.halted.clone() {
-            Some(halted) => Message::Refusal { about: Digest(about), code: RefusalCode::CannotSign, text: Text::cut(&halted) },
+            Some(halted) => Message::Refusal {
+                about: Digest(about),
+                code: RefusalCode::CannotSign,
+                text: Text::cut(&halted),
+            },
             None => match self.propose(work, change, &by).await? {
-                Ok(request) => Message::Refusal { about: Digest(about), code: RefusalCode::Taken, text: Text::cut(&request.to_string()) },
-                Err(text) => Message::Refusal { about: Digest(about), code: RefusalCode::CannotChange, text: Text::cut(&text) },
+                Ok(request) => Message::Refusal {
+                    about: Digest(about),
+                    code: RefusalCode::Taken,
+                    text: Text::cut(&request.to_string()),
+                },
+                Err(text) => Message::Refusal {
+                    about: Digest(about),
+                    code: RefusalCode::CannotChange,
+                    text: Text::cut(&text),
+                },
             },
         };
         work.turn.tx.set_meta(&seen, &refusal.encode()?).await?;
@@ -215,7 +339,12 @@ impl Gate {
     }
 
     /// Makes a request of a change of the roster. The inner error says why that change can't be.
-    pub(super) async fn propose(&mut self, work: &mut Work, change: &Change, by: &str) -> Result<Result<Digest, String>, PartyError> {
+    pub(super) async fn propose(
+        &mut self,
+        work: &mut Work,
+        change: &Change,
+        by: &str,
+    ) -> Result<Result<Digest, String>, PartyError> {
         let Some(roster) = self.party.replay.roster() else {
             return Err(PartyError::Lacks("a roster"));
         };
@@ -225,10 +354,21 @@ impl Gate {
         }
     }
 
-    pub(super) async fn request_roster(&mut self, work: &mut Work, contents: RosterContents, by: &str) -> Result<Digest, PartyError> {
-        let asked_by = AskedBy { agent: by.parse().map_err(|_| PartyError::Lacks("a name to ask by"))?, user: None, conversation: None, platform: None };
+    pub(super) async fn request_roster(
+        &mut self,
+        work: &mut Work,
+        contents: RosterContents,
+        by: &str,
+    ) -> Result<Digest, PartyError> {
+        let asked_by = AskedBy {
+            agent: by.parse().map_err(|_| PartyError::Lacks("a name to ask by"))?,
+            user: None,
+            conversation: None,
+            platform: None,
+        };
         let reason = Text::cut("");
-        self.request(work, Action::Roster(contents), asked_by, reason, ROSTER_EXPIRY).await
+        self.request(work, Action::Roster(contents), asked_by, reason, ROSTER_EXPIRY)
+            .await
     }
 
     /// Signs and appends a request. Its nonce, position and quorum are the gate's, never the asker's.
@@ -267,7 +407,13 @@ impl Gate {
 
     /// Puts the next roster in force and the group in line with it, in this order: everybody learns the roster in the old epoch, then the
     /// commit that it justifies, then newcomers get their welcome.
-    pub(super) async fn change_roster(&mut self, work: &mut Work, contents: RosterContents, basis: Option<Digest>, now: Time) -> Result<(), PartyError> {
+    pub(super) async fn change_roster(
+        &mut self,
+        work: &mut Work,
+        contents: RosterContents,
+        basis: Option<Digest>,
+        now: Time,
+    ) -> Result<(), PartyError> {
         let before = self.party.replay.roster().ok_or(PartyError::Lacks("a roster"))?.clone();
         let next = contents.after(&before, basis, now).map_err(PartyError::Roster)?;
         let next = sign(&self.party.identity, next)?;
@@ -275,14 +421,40 @@ impl Gate {
         self.append(work, next.signed()).await?;
         self.publish(work).await?;
 
-        let gone: Vec<PartyId> = before.people.iter().flat_map(|person| &person.devices).map(|device| device.party).filter(|party| next.person_of(party).is_none()).collect();
+        let gone: Vec<PartyId> = before
+            .people
+            .iter()
+            .flat_map(|person| &person.devices)
+            .map(|device| device.party)
+            .filter(|party| next.person_of(party).is_none())
+            .collect();
         let add: Vec<Vec<u8>> = newcomers.iter().map(|device| device.key_package().to_vec()).collect();
         let group = work.turn.group.as_mut().ok_or(PartyError::Lacks("a group"))?;
-        let gone_from_group: Vec<PartyId> = group.leaves().iter().map(|leaf| leaf.party).filter(|party| gone.contains(party)).collect();
-        let change = group.change(&mut work.turn.mls, &self.party.leaf, &add, &gone_from_group, *next.digest().as_bytes())?;
+        let gone_from_group: Vec<PartyId> = group
+            .leaves()
+            .iter()
+            .map(|leaf| leaf.party)
+            .filter(|party| gone.contains(party))
+            .collect();
+        let change = group.change(
+            &mut work.turn.mls,
+            &self.party.leaf,
+            &add,
+            &gone_from_group,
+            *next.digest().as_bytes(),
+        )?;
         let epoch = group.epoch();
         for peer in work.turn.tx.peers().await? {
-            self.party.post(&mut work.turn.tx, &peer, Content::Mls, &change.commit, Outgoing::Epoch, epoch).await?;
+            self.party
+                .post(
+                    &mut work.turn.tx,
+                    &peer,
+                    Content::Mls,
+                    &change.commit,
+                    Outgoing::Epoch,
+                    epoch,
+                )
+                .await?;
             if gone.contains(&peer.party) {
                 work.turn.tx.remove_peer(&peer.party).await?;
                 work.effects.push(Effect::Revoke(peer.issued));
@@ -295,11 +467,17 @@ impl Gate {
             work.turn.tx.straggles(&peer.party).await?;
             work.turn.tx.remove_pairing(&peer.mailbox).await?;
             if let Some(welcome) = &change.welcome {
-                self.party.post(&mut work.turn.tx, &peer, Content::Mls, welcome, Outgoing::Epoch, epoch).await?;
+                self.party
+                    .post(&mut work.turn.tx, &peer, Content::Mls, welcome, Outgoing::Epoch, epoch)
+                    .await?;
             }
         }
         if let Some(request) = basis {
-            tracing::info!(request = request.short(), epoch = next.epoch, "the admins changed the roster");
+            tracing::info!(
+                request = request.short(),
+                epoch = next.epoch,
+                "the admins changed the roster"
+            );
         }
         // Decisions are judged by the roster in force: a changed one may leave less to wait for, or nobody to ask.
         Ok(())

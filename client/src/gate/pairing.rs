@@ -102,7 +102,11 @@ impl WaitingDevice {
 }
 
 fn fault(kind: Fault, message: impl std::fmt::Display) -> Answer {
-    Answer::Error { kind, message: message.to_string(), hint: None }
+    Answer::Error {
+        kind,
+        message: message.to_string(),
+        hint: None,
+    }
 }
 
 /// What an invite is asked to be.
@@ -114,12 +118,26 @@ pub(super) struct Wish {
 }
 
 /// Runs one invite for a local program: link, code, confirmation, admission. Ends when the program goes away.
-pub(super) async fn invite(seed: Seed, main: LinkHandle, events: mpsc::Sender<Event>, wish: Wish, answers: mpsc::Sender<Answer>, mut confirms: mpsc::Receiver<bool>) {
+pub(super) async fn invite(
+    seed: Seed,
+    main: LinkHandle,
+    events: mpsc::Sender<Event>,
+    wish: Wish,
+    answers: mpsc::Sender<Answer>,
+    mut confirms: mpsc::Receiver<bool>,
+) {
     let key = MailboxKey::generate(&mut OsRng);
     let (link, mut incoming) = link::spawn(&seed.relay, MailboxKey::from_bytes(&key.to_bytes()));
-    let ended = Inviting { seed, main, link: link.clone(), key, secret: EnvelopeSecret::generate(&mut OsRng), events }
-        .run(wish, &answers, &mut incoming, &mut confirms)
-        .await;
+    let ended = Inviting {
+        seed,
+        main,
+        link: link.clone(),
+        key,
+        secret: EnvelopeSecret::generate(&mut OsRng),
+        events,
+    }
+    .run(wish, &answers, &mut incoming, &mut confirms)
+    .await;
     if let Err(answer) = ended {
         drop(answers.send(*answer).await);
     }
@@ -140,47 +158,134 @@ struct Inviting {
 type Ended<T> = Result<T, Box<Answer>>;
 
 impl Inviting {
-    async fn run(&self, wish: Wish, answers: &mpsc::Sender<Answer>, incoming: &mut mpsc::Receiver<LinkEvent>, confirms: &mut mpsc::Receiver<bool>) -> Ended<()> {
+    async fn run(
+        &self,
+        wish: Wish,
+        answers: &mpsc::Sender<Answer>,
+        incoming: &mut mpsc::Receiver<LinkEvent>,
+        confirms: &mut mpsc::Receiver<bool>,
+    ) -> Ended<()> {
         let invite = self.offer(&wish)?;
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(wish.minutes * 60);
         self.open_mailbox(&invite, incoming, deadline).await?;
-        let said = Answer::Invite { link: invite.link().to_string(), expires: invite.expires.millis() };
-        answers.send(said).await.map_err(|_| fault(Fault::Invalid, "whoever invited has left"))?;
+        let said = Answer::Invite {
+            link: invite.link().to_string(),
+            expires: invite.expires.millis(),
+        };
+        answers
+            .send(said)
+            .await
+            .map_err(|_| fault(Fault::Invalid, "whoever invited has left"))?;
 
         let (join_bytes, join) = self.joined(&invite, incoming, answers, deadline).await?;
-        let leaf = Leaf { party: join.device.party, leaf: join.device.leaf.0 };
-        check_key_package(&join.key_package, &leaf).map_err(|error| fault(Fault::Invalid, format!("the device's key package: {error}")))?;
+        let leaf = Leaf {
+            party: join.device.party,
+            leaf: join.device.leaf.0,
+        };
+        check_key_package(&join.key_package, &leaf)
+            .map_err(|error| fault(Fault::Invalid, format!("the device's key package: {error}")))?;
         let capability = Capability::generate(&mut OsRng);
         let issued = capability.hash();
         self.main.allow(issued, PEER_ENVELOPES, PEER_BYTES).await;
-        let address = Address { mailbox: self.seed.mailbox, envelope_key: *self.seed.envelope_key.borrow(), capability };
-        let challenge = Challenge { nonce: random16(), address };
-        let sealed = challenge.seal(&invite, &join_bytes).map_err(|error| fault(Fault::Invalid, error))?;
+        let address = Address {
+            mailbox: self.seed.mailbox,
+            envelope_key: *self.seed.envelope_key.borrow(),
+            capability,
+        };
+        let challenge = Challenge {
+            nonce: random16(),
+            address,
+        };
+        let sealed = challenge
+            .seal(&invite, &join_bytes)
+            .map_err(|error| fault(Fault::Invalid, error))?;
         self.send(&join.address, &sealed).await?;
 
-        let (reveal_bytes, reveal) = self.revealed(&invite, &join, &sealed, incoming, answers, deadline).await?;
+        let (reveal_bytes, reveal) = self
+            .revealed(&invite, &join, &sealed, incoming, answers, deadline)
+            .await?;
         let code = pairing::short_code(&join_bytes, &sealed, &reveal.nonce);
-        let shown = Answer::Code { code: code.to_string(), device: join.device.name.to_string(), party: join.device.party.to_string() };
-        answers.send(shown).await.map_err(|_| fault(Fault::Invalid, "whoever invited has left"))?;
-        let confirmed = tokio::time::timeout_at(deadline, confirms.recv()).await.ok().flatten().unwrap_or(false);
-        let answer = |verdict, text: &str| pairing::Answer { verdict, text: Text::cut(text) }.seal(&invite, &reveal_bytes).map_err(|error| Box::new(fault(Fault::Invalid, error)));
+        let shown = Answer::Code {
+            code: code.to_string(),
+            device: join.device.name.to_string(),
+            party: join.device.party.to_string(),
+        };
+        answers
+            .send(shown)
+            .await
+            .map_err(|_| fault(Fault::Invalid, "whoever invited has left"))?;
+        let confirmed = tokio::time::timeout_at(deadline, confirms.recv())
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or(false);
+        let answer = |verdict, text: &str| {
+            pairing::Answer {
+                verdict,
+                text: Text::cut(text),
+            }
+            .seal(&invite, &reveal_bytes)
+            .map_err(|error| Box::new(fault(Fault::Invalid, error)))
+        };
         let refusal = answer(Pairing::Refused, "refused")?;
         if !confirmed {
-            self.send(&join.address, &answer(Pairing::Refused, "the codes were not confirmed at the gate")?).await?;
+            self.send(
+                &join.address,
+                &answer(Pairing::Refused, "the codes were not confirmed at the gate")?,
+            )
+            .await?;
             self.main.revoke(issued).await;
-            return Err(Box::new(fault(Fault::Refused, "not confirmed: the invite is dead, nothing was added")));
+            return Err(Box::new(fault(
+                Fault::Refused,
+                "not confirmed: the invite is dead, nothing was added",
+            )));
         }
 
         let (done, mut outcome) = mpsc::channel(1);
         let person = invite.person.clone();
         let address = join.address.clone();
-        let admission = Admission { person: person.clone(), role: wish.role, quorum: wish.quorum, device: join.device, key_package: join.key_package, address: join.address, issued, refusal, done };
-        self.events.send(Event::Admit(Box::new(admission))).await.map_err(|_| fault(Fault::Broken, "the gate is shutting down"))?;
+        let admission = Admission {
+            person: person.clone(),
+            role: wish.role,
+            quorum: wish.quorum,
+            device: join.device,
+            key_package: join.key_package,
+            address: join.address,
+            issued,
+            refusal,
+            done,
+        };
+        self.events
+            .send(Event::Admit(Box::new(admission)))
+            .await
+            .map_err(|_| fault(Fault::Broken, "the gate is shutting down"))?;
         let (sealed, last) = match outcome.recv().await {
-            Some(Admitted::In { epoch }) => (answer(Pairing::Confirmed, "")?, Answer::Joined { person: person.to_string(), epoch }),
-            Some(Admitted::Waiting { request, need }) => (answer(Pairing::Waiting, &format!("{} must approve request {}", crate::show::persons(need), request.short()))?, Answer::Proposed { id: request.to_string(), need }),
+            Some(Admitted::In { epoch }) => (
+                answer(Pairing::Confirmed, "")?,
+                Answer::Joined {
+                    person: person.to_string(),
+                    epoch,
+                },
+            ),
+            Some(Admitted::Waiting { request, need }) => (
+                answer(
+                    Pairing::Waiting,
+                    &format!(
+                        "{} must approve request {}",
+                        crate::show::persons(need),
+                        request.short()
+                    ),
+                )?,
+                Answer::Proposed {
+                    id: request.to_string(),
+                    need,
+                },
+            ),
             Some(Admitted::Refused(why)) => (answer(Pairing::Refused, &why)?, fault(Fault::Refused, why)),
-            None => (answer(Pairing::Refused, "the gate can't keep it")?, fault(Fault::Broken, "the gate couldn't keep the new device")),
+            None => (
+                answer(Pairing::Refused, "the gate can't keep it")?,
+                fault(Fault::Broken, "the gate couldn't keep the new device"),
+            ),
         };
         self.send(&address, &sealed).await?;
         drop(answers.send(last).await);
@@ -191,10 +296,20 @@ impl Inviting {
 
     fn offer(&self, wish: &Wish) -> Ended<Invite> {
         if wish.minutes == 0 || wish.minutes > MAX_MINUTES {
-            return Err(Box::new(fault(Fault::Invalid, format!("an invite lives 1 to {MAX_MINUTES} minutes"))));
+            return Err(Box::new(fault(
+                Fault::Invalid,
+                format!("an invite lives 1 to {MAX_MINUTES} minutes"),
+            )));
         }
-        let person: Name = wish.person.parse().map_err(|error| fault(Fault::Invalid, format!("the person's name: {error}")))?;
-        let relay: RelayUrl = self.seed.relay.parse().map_err(|error| fault(Fault::Invalid, format!("the relay's url: {error}")))?;
+        let person: Name = wish
+            .person
+            .parse()
+            .map_err(|error| fault(Fault::Invalid, format!("the person's name: {error}")))?;
+        let relay: RelayUrl = self
+            .seed
+            .relay
+            .parse()
+            .map_err(|error| fault(Fault::Invalid, format!("the relay's url: {error}")))?;
         let expires = Time::of_clock(wall().saturating_add(wish.minutes * 60_000));
         Ok(Invite {
             role: wish.role,
@@ -209,7 +324,12 @@ impl Inviting {
     }
 
     /// Opens the invite's own mailbox at the relay; only then is there something to hand over.
-    async fn open_mailbox(&self, invite: &Invite, incoming: &mut mpsc::Receiver<LinkEvent>, deadline: tokio::time::Instant) -> Ended<()> {
+    async fn open_mailbox(
+        &self,
+        invite: &Invite,
+        incoming: &mut mpsc::Receiver<LinkEvent>,
+        deadline: tokio::time::Instant,
+    ) -> Ended<()> {
         loop {
             let event = tokio::time::timeout_at(deadline, incoming.recv()).await.ok().flatten();
             match event.ok_or_else(|| fault(Fault::Broken, "the relay can't be reached"))? {
@@ -218,14 +338,25 @@ impl Inviting {
                     self.link.read().await;
                     return Ok(());
                 }
-                LinkEvent::Disconnected { reason } => return Err(Box::new(fault(Fault::Broken, format!("the relay can't be reached: {reason}")))),
+                LinkEvent::Disconnected { reason } => {
+                    return Err(Box::new(fault(
+                        Fault::Broken,
+                        format!("the relay can't be reached: {reason}"),
+                    )));
+                }
                 _ => {}
             }
         }
     }
 
     /// The first join that this invite authenticates ends it for all others, whatever becomes of it.
-    async fn joined(&self, invite: &Invite, incoming: &mut mpsc::Receiver<LinkEvent>, answers: &mpsc::Sender<Answer>, deadline: tokio::time::Instant) -> Ended<(Vec<u8>, Join)> {
+    async fn joined(
+        &self,
+        invite: &Invite,
+        incoming: &mut mpsc::Receiver<LinkEvent>,
+        answers: &mpsc::Sender<Answer>,
+        deadline: tokio::time::Instant,
+    ) -> Ended<(Vec<u8>, Join)> {
         loop {
             let message = self.message(incoming, answers, deadline).await?;
             let now = Time::of_clock(wall());
@@ -233,7 +364,12 @@ impl Inviting {
                 Ok(join) => return Ok((message, join)),
                 // A stranger without the secret: not this invite's end.
                 Err(pairing::PairingError::Unauthentic) => {}
-                Err(error) => return Err(Box::new(fault(Fault::Refused, format!("the device's answer: {error}; the invite is dead")))),
+                Err(error) => {
+                    return Err(Box::new(fault(
+                        Fault::Refused,
+                        format!("the device's answer: {error}; the invite is dead"),
+                    )));
+                }
             }
         }
     }
@@ -252,22 +388,37 @@ impl Inviting {
             match Reveal::open(&message, invite, join, challenge) {
                 Ok(reveal) => return Ok((message, reveal)),
                 Err(pairing::PairingError::Unauthentic) => {}
-                Err(error) => return Err(Box::new(fault(Fault::Refused, format!("the device's answer: {error}; the invite is dead")))),
+                Err(error) => {
+                    return Err(Box::new(fault(
+                        Fault::Refused,
+                        format!("the device's answer: {error}; the invite is dead"),
+                    )));
+                }
             }
         }
     }
 
-    async fn message(&self, incoming: &mut mpsc::Receiver<LinkEvent>, answers: &mpsc::Sender<Answer>, deadline: tokio::time::Instant) -> Ended<Vec<u8>> {
+    async fn message(
+        &self,
+        incoming: &mut mpsc::Receiver<LinkEvent>,
+        answers: &mpsc::Sender<Answer>,
+        deadline: tokio::time::Instant,
+    ) -> Ended<Vec<u8>> {
         loop {
             let event = tokio::select! {
                 event = tokio::time::timeout_at(deadline, incoming.recv()) => event,
                 () = answers.closed() => return Err(Box::new(fault(Fault::Refused, "whoever invited has left"))),
             };
-            match event.map_err(|_| fault(Fault::Refused, "the invite has expired"))?.ok_or_else(|| fault(Fault::Broken, "the link ended"))? {
+            match event
+                .map_err(|_| fault(Fault::Refused, "the invite has expired"))?
+                .ok_or_else(|| fault(Fault::Broken, "the link ended"))?
+            {
                 LinkEvent::Connected => self.link.read().await,
                 LinkEvent::Delivered { sequence, envelope } => {
                     self.link.ack(sequence).await;
-                    if let Ok((Content::Pairing, message)) = wire::envelope::open(&self.secret, &self.key.id(), &envelope) {
+                    if let Ok((Content::Pairing, message)) =
+                        wire::envelope::open(&self.secret, &self.key.id(), &envelope)
+                    {
                         return Ok(message.to_vec());
                     }
                 }
@@ -277,8 +428,11 @@ impl Inviting {
     }
 
     async fn send(&self, to: &Address, message: &[u8]) -> Ended<()> {
-        let envelope = wire::envelope::seal(&to.envelope_key, &to.mailbox, Content::Pairing, message, &mut OsRng).map_err(|error| fault(Fault::Invalid, error))?;
-        self.link.put(random16(), &to.mailbox, &to.capability, TTL_SECONDS, envelope).await;
+        let envelope = wire::envelope::seal(&to.envelope_key, &to.mailbox, Content::Pairing, message, &mut OsRng)
+            .map_err(|error| fault(Fault::Invalid, error))?;
+        self.link
+            .put(random16(), &to.mailbox, &to.capability, TTL_SECONDS, envelope)
+            .await;
         Ok(())
     }
 
@@ -305,15 +459,23 @@ impl Gate {
         Ok(())
     }
 
-    async fn try_admit(&mut self, work: &mut Work, admission: &Admission) -> Result<Result<Admitted, String>, PartyError> {
+    async fn try_admit(
+        &mut self,
+        work: &mut Work,
+        admission: &Admission,
+    ) -> Result<Result<Admitted, String>, PartyError> {
         if let Some(halted) = &self.halted {
             return Ok(Err(format!("the gate doesn't sign: {halted}")));
         }
         let roster = self.party.replay.roster().ok_or(PartyError::Lacks("a roster"))?;
-        let mut contents = match roster.contents().with_device(admission.person.clone(), admission.role, admission.device.clone()) {
-            Ok(contents) => contents,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
+        let mut contents =
+            match roster
+                .contents()
+                .with_device(admission.person.clone(), admission.role, admission.device.clone())
+            {
+                Ok(contents) => contents,
+                Err(error) => return Ok(Err(error.to_string())),
+            };
         if let Some(quorum) = admission.quorum {
             contents = match contents.with(&approval::change::Change::Quorum(quorum)) {
                 Ok(contents) => contents,
@@ -343,7 +505,11 @@ impl Gate {
         }
         let request = self.request_roster(work, contents, "operator").await?;
         device.request = request;
-        let (expires, need) = self.party.replay.request(&request).map_or((0, 0), |open| (open.request().expires.millis(), open.request().need));
+        let (expires, need) = self
+            .party
+            .replay
+            .request(&request)
+            .map_or((0, 0), |open| (open.request().expires.millis(), open.request().need));
         self.keep_device(work, &device, expires).await?;
         Ok(Ok(Admitted::Waiting { request, need }))
     }
@@ -351,17 +517,30 @@ impl Gate {
     async fn keep_device(&self, work: &mut Work, device: &WaitingDevice, expires: u64) -> Result<(), PartyError> {
         let mailbox = MailboxId::from_bytes(device.mailbox).map_err(|_| PartyError::Lacks("a mailbox"))?;
         let state = serde_json::to_string(device).map_err(|_| PartyError::Lacks("a device that can be stored"))?;
-        work.turn.tx.set_pairing(&PairingRow { mailbox, expires, state }).await?;
+        work.turn
+            .tx
+            .set_pairing(&PairingRow {
+                mailbox,
+                expires,
+                state,
+            })
+            .await?;
         Ok(())
     }
 
     pub(super) async fn waiting_devices(&self, work: &mut Work) -> Result<Vec<WaitingDevice>, PartyError> {
         let rows = work.turn.tx.pairings().await?;
-        rows.iter().map(|row| serde_json::from_str(&row.state).map_err(|_| PartyError::Lacks("a readable waiting device"))).collect()
+        rows.iter()
+            .map(|row| serde_json::from_str(&row.state).map_err(|_| PartyError::Lacks("a readable waiting device")))
+            .collect()
     }
 
     /// The waiting devices that a new roster lets in.
-    pub(super) async fn newcomers(&self, work: &mut Work, next: &Verified<Roster>) -> Result<Vec<WaitingDevice>, PartyError> {
+    pub(super) async fn newcomers(
+        &self,
+        work: &mut Work,
+        next: &Verified<Roster>,
+    ) -> Result<Vec<WaitingDevice>, PartyError> {
         let before = self.party.replay.roster();
         let known = |party: &PartyId| before.is_some_and(|roster| roster.person_of(party).is_some());
         let mut newcomers = Vec::new();
@@ -379,7 +558,16 @@ impl Gate {
         for device in self.waiting_devices(work).await? {
             if device.request == *request {
                 let peer = device.peer()?;
-                self.party.post(&mut work.turn.tx, &peer, Content::Pairing, &device.refusal, Outgoing::Fleeting, 0).await?;
+                self.party
+                    .post(
+                        &mut work.turn.tx,
+                        &peer,
+                        Content::Pairing,
+                        &device.refusal,
+                        Outgoing::Fleeting,
+                        0,
+                    )
+                    .await?;
                 work.turn.tx.remove_pairing(&peer.mailbox).await?;
                 work.effects.push(Effect::Revoke(peer.issued));
             }

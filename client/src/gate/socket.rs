@@ -33,7 +33,10 @@ pub(super) struct Doors {
 
 /// Opens the socket, replacing one that a dead gate left: the home's lock says that there is no living one.
 pub(super) fn listen(path: &Path) -> Result<UnixListener, GateError> {
-    let failed = |source| GateError::Socket { path: path.display().to_string(), source };
+    let failed = |source| GateError::Socket {
+        path: path.display().to_string(),
+        source,
+    };
     match std::fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -49,11 +52,15 @@ pub(super) async fn accept(listener: UnixListener, doors: Doors) {
     static CLIENTS: AtomicU64 = AtomicU64::new(1);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 // The folder's mode keeps others out already; this holds even where somebody loosened it.
-                let own = stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
+                let own = stream
+                    .peer_cred()
+                    .is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
                 if !own {
                     tracing::warn!("a connection by another user was refused");
                     continue;
@@ -78,7 +85,9 @@ async fn talk(stream: UnixStream, doors: Doors, client: u64) {
     let (answers, mut outgoing) = mpsc::channel::<Answer>(ANSWERS);
     let writer = tokio::spawn(async move {
         while let Some(answer) = outgoing.recv().await {
-            let Ok(mut line) = serde_json::to_vec(&answer) else { break };
+            let Ok(mut line) = serde_json::to_vec(&answer) else {
+                break;
+            };
             line.push(b'\n');
             if write.write_all(&line).await.is_err() {
                 break;
@@ -90,16 +99,34 @@ async fn talk(stream: UnixStream, doors: Doors, client: u64) {
         Ok(Ok(Some(question))) => question,
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(message)) => {
-            drop(answers.send(Answer::Error { kind: Fault::Invalid, message, hint: None }).await);
+            drop(
+                answers
+                    .send(Answer::Error {
+                        kind: Fault::Invalid,
+                        message,
+                        hint: None,
+                    })
+                    .await,
+            );
             drop(answers);
             let _ = writer.await;
             return;
         }
     };
     match question {
-        Question::Invite { person, role, minutes, quorum } => {
+        Question::Invite {
+            person,
+            role,
+            minutes,
+            quorum,
+        } => {
             let (confirm, confirms) = mpsc::channel(1);
-            let wish = pairing::Wish { person, role, minutes, quorum };
+            let wish = pairing::Wish {
+                person,
+                role,
+                minutes,
+                quorum,
+            };
             let inviting = pairing::invite(doors.seed, doors.link, doors.events, wish, answers, confirms);
             let confirming = async {
                 while let Ok(Some(Confirm { confirm: yes })) = line::<Confirm>(&mut read).await {
@@ -127,9 +154,24 @@ async fn talk(stream: UnixStream, doors: Doors, client: u64) {
 }
 
 /// Hands the question over and waits for the program to hang up or for the last answer.
-async fn wait(read: &mut (impl AsyncRead + Unpin), doors: &Doors, client: u64, question: Prepared, answers: mpsc::Sender<Answer>) {
+async fn wait(
+    read: &mut (impl AsyncRead + Unpin),
+    doors: &Doors,
+    client: u64,
+    question: Prepared,
+    answers: mpsc::Sender<Answer>,
+) {
     let closed = answers.clone();
-    if doors.events.send(Event::Local { client, question, answers }).await.is_err() {
+    if doors
+        .events
+        .send(Event::Local {
+            client,
+            question,
+            answers,
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     let closed = closed.downgrade();
@@ -147,12 +189,17 @@ async fn wait(read: &mut (impl AsyncRead + Unpin), doors: &Doors, client: u64, q
 async fn line<T: serde::de::DeserializeOwned>(read: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Option<T>, String> {
     let mut bytes = Vec::new();
     let mut limited = read.take(MAX_LINE as u64);
-    limited.read_until(b'\n', &mut bytes).await.map_err(|error| error.to_string())?;
+    limited
+        .read_until(b'\n', &mut bytes)
+        .await
+        .map_err(|error| error.to_string())?;
     if bytes.is_empty() {
         return Ok(None);
     }
     if bytes.last() != Some(&b'\n') {
         return Err(format!("a question longer than {MAX_LINE} bytes, or cut short"));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| format!("not a question: {error}"))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| format!("not a question: {error}"))
 }

@@ -86,7 +86,9 @@ impl Gate {
     /// Takes in a batch of events: all of it durably, or none of it. One that can't be written is tried again event by event, so that what is wrong with
     /// one holds up no other.
     pub(super) async fn handle(&mut self, batch: Vec<Event>) -> Result<(), GateError> {
-        let Err((batch, error)) = self.all_or_nothing(batch).await? else { return Ok(()) };
+        let Err((batch, error)) = self.all_or_nothing(batch).await? else {
+            return Ok(());
+        };
         if batch.len() == 1 {
             self.put_back(batch, &error);
             return Ok(());
@@ -166,11 +168,21 @@ impl Gate {
             return self.settle(batch).await;
         }
         let turn = self.party.turn().await?;
-        let mut work = Work { turn, appended: Vec::new(), effects: Vec::new(), acked: None, posts: Vec::new() };
+        let mut work = Work {
+            turn,
+            appended: Vec::new(),
+            effects: Vec::new(),
+            acked: None,
+            posts: Vec::new(),
+        };
         for event in batch {
             match event {
                 Event::Link(event) => self.link_event(&mut work, event).await?,
-                Event::Local { client, question, answers } => match question {
+                Event::Local {
+                    client,
+                    question,
+                    answers,
+                } => match question {
                     Prepared::Ask(asked) => self.ask(&mut work, *client, asked, answers).await?,
                     Prepared::Other(question) => self.question(&mut work, *client, question, answers).await?,
                 },
@@ -190,7 +202,13 @@ impl Gate {
         if self.marked != Some(self.party.replay.size()) {
             keep_snapshot(&mut work.turn.tx, &self.party.replay).await?;
         }
-        let Work { turn, effects, acked, posts, .. } = work;
+        let Work {
+            turn,
+            effects,
+            acked,
+            posts,
+            ..
+        } = work;
         turn.commit().await?;
         self.mark();
         Ok(Done { effects, acked, posts })
@@ -212,9 +230,17 @@ impl Gate {
                 outbox::settle(&mut tx, event, &self.party.pace).await?;
             }
         }
-        let posts = if self.connected { outbox::take_due(&mut tx, &self.party.pace).await? } else { Vec::new() };
+        let posts = if self.connected {
+            outbox::take_due(&mut tx, &self.party.pace).await?
+        } else {
+            Vec::new()
+        };
         tx.commit().await?;
-        Ok(Done { effects: Vec::new(), acked: None, posts })
+        Ok(Done {
+            effects: Vec::new(),
+            acked: None,
+            posts,
+        })
     }
 
     /// Leaves the size beside the database, so that an old copy of the database is noticed at the next start.
@@ -255,21 +281,31 @@ impl Gate {
                 // Never taken out again: a unit that fails is tried from its start, and must pass over all that broke it so far.
                 if !self.poison.contains(sequence) {
                     match self.party.unseal(envelope) {
-                        Ok((Content::Mls, message, newest)) => self.group_message(work, *sequence, &message, newest).await?,
+                        Ok((Content::Mls, message, newest)) => {
+                            self.group_message(work, *sequence, &message, newest).await?
+                        }
                         Ok((Content::Pairing, ..)) => tracing::debug!("a pairing message at the gate's own mailbox"),
                         Err(_) => tracing::warn!("an envelope that can't be opened"),
                     }
                 }
                 work.acked = work.acked.max(Some(*sequence));
             }
-            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => outbox::settle(&mut work.turn.tx, event, &self.party.pace).await?,
+            LinkEvent::Stored { .. } | LinkEvent::Refused { .. } => {
+                outbox::settle(&mut work.turn.tx, event, &self.party.pace).await?
+            }
             LinkEvent::Displaced => tracing::warn!("another connection reads the gate's mailbox"),
             _ => {}
         }
         Ok(())
     }
 
-    async fn group_message(&mut self, work: &mut Work, sequence: u64, message: &[u8], newest: bool) -> Result<(), Failure> {
+    async fn group_message(
+        &mut self,
+        work: &mut Work,
+        sequence: u64,
+        message: &[u8],
+        newest: bool,
+    ) -> Result<(), Failure> {
         use crate::channel::{Received, Refused};
         let Some(group) = work.turn.group.as_mut() else {
             return Ok(());
@@ -305,7 +341,12 @@ impl Gate {
     async fn lead_on(&mut self, work: &mut Work) -> Result<(), PartyError> {
         let now = crate::clock::wall();
         for party in work.turn.tx.awaited(Outgoing::Epoch).await? {
-            if !work.turn.tx.in_flight(&party, Outgoing::Epoch, now, &self.party.pace).await? {
+            if !work
+                .turn
+                .tx
+                .in_flight(&party, Outgoing::Epoch, now, &self.party.pace)
+                .await?
+            {
                 work.turn.tx.resend(&party).await?;
             }
         }
@@ -317,26 +358,66 @@ impl Gate {
         let position = self.party.replay.size();
         let entry = self.party.replay.next(statement.as_bytes())?;
         let statement = entry.statement();
-        work.turn.tx.add_entry(position, &statement.digest(), statement.kind().as_str(), statement.signed().as_bytes()).await?;
-        let appended = Appended { signed: statement.signed().clone(), size: self.party.replay.size(), root: self.party.replay.root() };
+        work.turn
+            .tx
+            .add_entry(
+                position,
+                &statement.digest(),
+                statement.kind().as_str(),
+                statement.signed().as_bytes(),
+            )
+            .await?;
+        let appended = Appended {
+            signed: statement.signed().clone(),
+            size: self.party.replay.size(),
+            root: self.party.replay.root(),
+        };
         work.appended.push(appended);
         Ok(())
     }
 
     /// Closes a request that was never permitted.
-    pub(super) async fn close(&mut self, work: &mut Work, request: Digest, result: Ended, now: Time) -> Result<(), PartyError> {
-        let outcome = sign(&self.party.identity, Outcome { request, permit: None, result: result.clone(), time: now })?;
+    pub(super) async fn close(
+        &mut self,
+        work: &mut Work,
+        request: Digest,
+        result: Ended,
+        now: Time,
+    ) -> Result<(), PartyError> {
+        let outcome = sign(
+            &self.party.identity,
+            Outcome {
+                request,
+                permit: None,
+                result: result.clone(),
+                time: now,
+            },
+        )?;
         let (by, reason) = self.who_denied(&request);
         self.append(work, outcome.signed()).await?;
         self.forget_device(work, &request).await?;
-        work.effects.push(Effect::End(request, Answer::Ended { id: request.to_string(), result, by, reason }));
+        work.effects.push(Effect::End(
+            request,
+            Answer::Ended {
+                id: request.to_string(),
+                result,
+                by,
+                reason,
+            },
+        ));
         Ok(())
     }
 
     async fn expire(&mut self, work: &mut Work) -> Result<(), PartyError> {
         let now = self.clock.now();
         let over = |open: &&approval::replay::Pending| open.permit().is_none() && now >= open.request().expires;
-        let expired: Vec<Digest> = self.party.replay.open().filter(over).map(|open| open.request().digest()).collect();
+        let expired: Vec<Digest> = self
+            .party
+            .replay
+            .open()
+            .filter(over)
+            .map(|open| open.request().digest())
+            .collect();
         for request in expired {
             self.close(work, request, Ended::Expired(Nothing {}), now).await?;
         }
@@ -359,7 +440,11 @@ impl Gate {
             let checkpoint = Checkpoint::sign(&self.party.identity, last.size, last.root);
             work.turn.tx.add_checkpoint(&checkpoint).await?;
             let leaves = now.iter().map(|entry| entry.signed.clone()).collect();
-            let message = Message::Entries { first: first.size - 1, checkpoint: checkpoint.as_str().to_owned(), leaves };
+            let message = Message::Entries {
+                first: first.size - 1,
+                checkpoint: checkpoint.as_str().to_owned(),
+                leaves,
+            };
             self.broadcast(work, &message, last.size).await?;
         }
         Ok(())
@@ -372,7 +457,16 @@ impl Gate {
         }
         let sealed = work.turn.encrypt(&self.party.leaf, message)?;
         for peer in peers {
-            self.party.post(&mut work.turn.tx, &peer, Content::Mls, &sealed, Outgoing::Entries, covers).await?;
+            self.party
+                .post(
+                    &mut work.turn.tx,
+                    &peer,
+                    Content::Mls,
+                    &sealed,
+                    Outgoing::Entries,
+                    covers,
+                )
+                .await?;
         }
         Ok(())
     }
@@ -393,12 +487,24 @@ impl Gate {
             });
             // At least up to the next checkpoint: it was published in one message before.
             let fit = from.saturating_add(fit.count() as u64);
-            let Some((size, note)) = checkpoints.iter().rfind(|(size, _)| *size <= fit).or(checkpoints.first()) else { break };
+            let Some((size, note)) = checkpoints
+                .iter()
+                .rfind(|(size, _)| *size <= fit)
+                .or(checkpoints.first())
+            else {
+                break;
+            };
             let count = usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX);
             let leaves = entries.into_iter().take(count).collect();
-            let message = Message::Entries { first: from, checkpoint: note.clone(), leaves };
+            let message = Message::Entries {
+                first: from,
+                checkpoint: note.clone(),
+                leaves,
+            };
             let sealed = work.turn.encrypt(&self.party.leaf, &message)?;
-            self.party.post(&mut work.turn.tx, peer, Content::Mls, &sealed, Outgoing::Entries, *size).await?;
+            self.party
+                .post(&mut work.turn.tx, peer, Content::Mls, &sealed, Outgoing::Entries, *size)
+                .await?;
             from = *size;
         }
         Ok(())
@@ -407,7 +513,9 @@ impl Gate {
     /// Says something to one member that is replaced by what comes later: no acknowledgement is waited for.
     pub(super) async fn say(&mut self, work: &mut Work, peer: &Peer, message: &Message) -> Result<(), PartyError> {
         let sealed = work.turn.encrypt(&self.party.leaf, message)?;
-        self.party.post(&mut work.turn.tx, peer, Content::Mls, &sealed, Outgoing::Fleeting, 0).await
+        self.party
+            .post(&mut work.turn.tx, peer, Content::Mls, &sealed, Outgoing::Fleeting, 0)
+            .await
     }
 
     /// Everything that had to wait for the commit.
@@ -445,8 +553,13 @@ impl Gate {
         let (Some(open), Some(roster)) = (self.party.replay.request(request), self.party.replay.roster()) else {
             return (Vec::new(), None);
         };
-        let denial = open.decisions().iter().find(|decision| decision.verdict == approval::decision::Answer::Deny);
-        let Some(denial) = denial else { return (Vec::new(), None) };
+        let denial = open
+            .decisions()
+            .iter()
+            .find(|decision| decision.verdict == approval::decision::Answer::Deny);
+        let Some(denial) = denial else {
+            return (Vec::new(), None);
+        };
         let person = roster.admin_of(&denial.signer()).map(|person| person.name.to_string());
         let reason = Some(denial.reason.as_untrusted().to_owned()).filter(|reason| !reason.is_empty());
         (person.into_iter().collect(), reason)
@@ -454,8 +567,13 @@ impl Gate {
 
     /// Names of the people behind decisions, for those who read at the terminal.
     pub(super) fn names(&self, parties: impl Iterator<Item = PartyId>) -> Vec<String> {
-        let Some(roster) = self.party.replay.roster() else { return Vec::new() };
+        let Some(roster) = self.party.replay.roster() else {
+            return Vec::new();
+        };
         let mut seen = HashMap::new();
-        parties.filter_map(|party| roster.person_of(&party).map(|(person, _)| person.name.to_string())).filter(|name| seen.insert(name.clone(), ()).is_none()).collect()
+        parties
+            .filter_map(|party| roster.person_of(&party).map(|(person, _)| person.name.to_string()))
+            .filter(|name| seen.insert(name.clone(), ()).is_none())
+            .collect()
     }
 }

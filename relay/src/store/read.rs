@@ -84,15 +84,18 @@ impl Reader {
 type Decode = fn(&SqliteRow) -> Result<Record, sqlx::Error>;
 
 const RECORDS: [(&str, Decode); 4] = [
-    ("SELECT number, key, next_sequence, closed, seen FROM mailboxes", |row| {
-        Ok(Record::Mailbox {
-            number: row.try_get(0)?,
-            key: array(row, 1)?,
-            next_sequence: number(row, 2)?,
-            closed: row.try_get::<Option<i64>, _>(3)?.and_then(|at| u64::try_from(at).ok()),
-            seen: number(row, 4)?,
-        })
-    }),
+    (
+        "SELECT number, key, next_sequence, closed, seen FROM mailboxes",
+        |row| {
+            Ok(Record::Mailbox {
+                number: row.try_get(0)?,
+                key: array(row, 1)?,
+                next_sequence: number(row, 2)?,
+                closed: row.try_get::<Option<i64>, _>(3)?.and_then(|at| u64::try_from(at).ok()),
+                seen: number(row, 4)?,
+            })
+        },
+    ),
     (
         "SELECT mailbox, number, hash, max_envelopes, max_bytes FROM capabilities",
         |row| {

@@ -32,7 +32,7 @@ pub fn command(argv: &[&str], directory: &Path) -> Ask {
         wall_ms: None,
         output_bytes: None,
         expires_ms: None,
-            ticket: None,
+        ticket: None,
     }
 }
 
@@ -164,6 +164,28 @@ impl Asking {
         loop {
             if let Some(end) = self.ended() {
                 return end;
+            }
+            let answer = self.local.hears().await.expect("the gate tells the end");
+            self.heard.push(answer);
+        }
+    }
+
+    /// Waits for the end, or for the gate to say that it doesn't sign any more.
+    pub async fn ends_or_hears_that_the_gate_stopped(mut self) -> Option<End> {
+        loop {
+            if self.heard.iter().any(|answer| {
+                matches!(
+                    answer,
+                    Answer::Error {
+                        kind: Fault::Broken,
+                        ..
+                    }
+                )
+            }) {
+                return None;
+            }
+            if let Some(end) = self.ended() {
+                return Some(end);
             }
             let answer = self.local.hears().await.expect("the gate tells the end");
             self.heard.push(answer);

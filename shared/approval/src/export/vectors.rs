@@ -401,7 +401,10 @@ fn rosters(vectors: &mut Vectors) {
         &Dishonest::after(&world).say(GATE, other),
     );
     let ran = world.outcome(request, ran(Exit::Code(0), None));
-    vectors.bad_last("outcome-ran-of-a-roster-change", &Dishonest::after(&world).say(GATE, ran));
+    vectors.bad_last(
+        "outcome-ran-of-a-roster-change",
+        &Dishonest::after(&world).say(GATE, ran),
+    );
     let nobody = world.contents(vec![person("dora", Role::Auditor, &[(DORA, "desk")])], 1, 1);
     let request = world.ask(Action::Roster(nobody.clone()));
     world.approve(ALICE, request);
