@@ -920,7 +920,7 @@ impl Tx {
             .transpose()
     }
 
-    /// Keeps which request was made of a ticket, for [`TICKET_LIFE`].
+    /// Keeps which request was made of a ticket, for a week.
     pub async fn set_ticket(&mut self, ticket: &[u8; 16], request: &Digest, now: u64) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM ticket WHERE made < ?")
             .bind(to_i64(now.saturating_sub(TICKET_LIFE)))

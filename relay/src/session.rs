@@ -98,7 +98,17 @@ type Socket = WebSocketStream<Doorstep>;
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(mut socket: Socket, person: Person, mut house: House) {
+pub(crate) async fn serve(socket: Socket, person: Person, house: House) {
+    // Gone with its box before the long rest begins, and what is left is in one box: a future keeps a copy of all that was
+    // ever moved through it.
+    let admitted = Box::pin(admit(socket, person, house)).await;
+    if let Some(session) = admitted {
+        session.run().await;
+    }
+}
+
+/// Lets in whoever can log in.
+async fn admit(mut socket: Socket, person: Person, mut house: House) -> Option<Box<Session>> {
     let greeting = greet(&mut socket, &person, &house.names);
     let greeting = Box::pin(timeout(house.login_deadline, greeting));
     let greeted = tokio::select! {
@@ -117,15 +127,14 @@ pub(crate) async fn serve(mut socket: Socket, person: Person, mut house: House) 
                 End::Close(Close::TooMany) => metrics.limited(Limit::Logins),
                 _ => {}
             }
-            return Box::pin(leave(socket, end)).await;
+            Box::pin(leave(socket, end)).await;
+            return None;
         }
     };
     socket.get_mut().welcome();
     let Person { visitor, stranger, .. } = person;
     drop(stranger);
-    let _member = Present::new(&house.health.metrics.members);
-    let session = Session::new(socket, mailbox, visitor, house);
-    session.run().await;
+    Some(Box::new(Session::new(socket, mailbox, visitor, house)))
 }
 
 /// How a connection ends.
@@ -234,11 +243,13 @@ struct Session {
     junk: Bucket,
     /// How long to rest before reading on.
     rest: Option<Duration>,
+    _member: Present,
 }
 
 impl Session {
     fn new(socket: Socket, mailbox: MailboxId, visitor: Visitor, house: House) -> Self {
         let (outbox, outgoing) = outbox(house.health.memory.clone());
+        let _member = Present::new(&house.health.metrics.members);
         Self {
             socket,
             mailbox,
@@ -254,10 +265,11 @@ impl Session {
             pings: Bucket::full(Instant::now()),
             junk: Bucket::full(Instant::now()),
             rest: None,
+            _member,
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         let Err(end) = Box::pin(self.attend()).await;
         tracing::debug!(connection = self.connection, ?end, "connection ends");
         if end == End::Goodbye {

@@ -24,7 +24,7 @@ object! {
     pub struct Command {
         /// The program.
         pub executable: Executable,
-        /// All arguments, argv[0] included.
+        /// All arguments, the first of which names the program.
         pub argv: Vec<ByteString>,
         /// The whole environment, sorted by name.
         pub env: Vec<(ByteString, ByteString)>,
