@@ -9,7 +9,7 @@ use approval::replay::{Did, Entry};
 use clap::Args;
 
 use super::admin::{Outage, now};
-use super::terminal::{Failure, Lines, Outcome, complain, prompt, say, say_json, say_raw};
+use super::terminal::{Failure, Lines, Outcome, complain, interactive, prompt, say, say_json, say_raw};
 use super::{Context, shutdown};
 use crate::member::{Member, Notice};
 use crate::show;
@@ -150,7 +150,8 @@ impl Watching {
         if over && about.is_some() && self.asking == about {
             complain("answered by somebody else: nothing is left to do");
             self.asking = None;
-            self.unarmed_until = Some(Instant::now() + UNARMED);
+            // A person's fingers are slower than the screen; a program reads the question before it answers.
+            self.unarmed_until = interactive().then(|| Instant::now() + UNARMED);
         }
         Ok(())
     }

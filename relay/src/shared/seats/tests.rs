@@ -1,3 +1,4 @@
+//! Who reads a mailbox, and when a seat is given up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::task::{Context, Poll, Waker};
