@@ -1,3 +1,4 @@
+//! Gives arbitrary bytes to the decoder `question`; what is checked is in `tests/src/decoders`.
 #![no_main]
 
 // The file needs nothing of the client, and this way the target doesn't either.

@@ -1,3 +1,4 @@
+//! Gives arbitrary bytes to the decoder `request`; what is checked is in `tests/src/decoders`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
