@@ -733,15 +733,6 @@ impl Tx {
         Ok(())
     }
 
-    /// Takes an envelope off the outbox.
-    pub async fn drop_post(&mut self, put: &[u8; 16]) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE put = ?")
-            .bind(&put[..])
-            .execute(&mut *self.inner)
-            .await?;
-        Ok(())
-    }
-
     /// Takes off what a peer's acknowledgement covers.
     pub async fn acknowledged(&mut self, party: &PartyId, size: u64, epoch: u64) -> Result<(), StoreError> {
         sqlx::query(
