@@ -62,18 +62,30 @@ pub(super) fn end<T>(pid: Pid, bury: impl FnOnce() -> T) -> T {
 }
 
 fn strays() -> Vec<Pid> {
-    let Ok(own) = rustix::process::getsid(None) else {
+    let Some(own) = session("self") else {
         return Vec::new();
     };
     let children = children();
     // After the list was made: who is in it was started before, and is known once the lock is free.
     let commands = lock(&COMMANDS);
     // No session, no process: it was somebody else's to bury, and its number may be a stranger's by now.
-    let elsewhere = |pid: &Pid| rustix::process::getsid(Some(*pid)).is_ok_and(|session| session != own);
+    let elsewhere = |pid: &Pid| session(&pid.as_raw_nonzero().to_string()).is_some_and(|session| session != own);
     children
         .into_iter()
         .filter(|pid| !commands.contains(pid) && elsewhere(pid))
         .collect()
+}
+
+/// The session of a process. Not by `getsid`: in a container the session may be led from outside, its number is 0 then, and rustix
+/// takes that for impossible.
+fn session(pid: &str) -> Option<u32> {
+    session_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The sixth field of a process's `stat` (proc_pid_stat(5)); the second, its name, may hold spaces and parentheses.
+fn session_in(stat: &str) -> Option<u32> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
 /// The children of all threads of this process. Empty where the kernel doesn't say (`CONFIG_PROC_CHILDREN`): then strays stay.
@@ -91,4 +103,16 @@ fn children() -> Vec<Pid> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::session_in;
+
+    #[test]
+    fn a_session_led_from_outside_the_container_is_a_session_too() {
+        assert_eq!(session_in("12 (a) b) S 1 12 0 0 -1 4194560"), Some(0));
+        assert_eq!(session_in("13 (sh) S 12 13 13 0 -1 4194560"), Some(13));
+        assert_eq!(session_in("13 (sh"), None);
+    }
 }
