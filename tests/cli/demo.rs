@@ -58,7 +58,7 @@ fn two_of_three_sign_and_another_command_runs() {
     assert_eq!(said.code, 3, "{said:?}");
     for line in [
         "1. A relay, a gate and 3 admins, each with a home of its own, on this machine\n",
-        "   alice signed: approve\n   bob signed: approve\n   the gate wrote the permit down, approved by alice, bob, and runs it:\n",
+        "   alice signed: approve\n   bob signed: approve\n   the gate wrote the permit down, approved by ",
         "   > out\n",
         "   > err\n",
         "   ran, exit code 3, ",
@@ -67,6 +67,14 @@ fn two_of_three_sign_and_another_command_runs() {
     ] {
         assert!(said.text().contains(line), "{line}\n{}", said.text());
     }
+    // Which of the two is written down first, the relay decides.
+    assert!(
+        [" alice, bob, and runs it:\n", " bob, alice, and runs it:\n"]
+            .iter()
+            .any(|order| said.text().contains(order)),
+        "{}",
+        said.text()
+    );
     assert!(
         !said.text().contains('\x1b') && said.text().lines().all(|line| line.trim_end() == line),
         "{}",
