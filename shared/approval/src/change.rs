@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use wire::identity::PartyId;
 
 use crate::device::{Certificate, Device};
-use crate::roster::{Person, Quorum, Role, Roster, RosterContents, RosterError};
+use crate::policy::Policy;
+use crate::roster::{Person, Quorum, Role, Roster, RosterContents, RosterError, Unenrolled};
 use crate::scalar::{Digest, Name, RelayUrl, Time};
 use crate::statement::Verified;
 
@@ -20,6 +21,8 @@ pub enum Change {
     RemoveDevice(PartyId),
     /// So many have to say yes from now on.
     Quorum(Quorum),
+    /// This is what must be asked from now on.
+    Policy(Option<Policy>),
 }
 
 impl RosterContents {
@@ -39,8 +42,9 @@ impl RosterContents {
                 next.people.retain(|person| !person.devices.is_empty());
             }
             Change::Quorum(quorum) => next.quorum = *quorum,
+            Change::Policy(policy) => next.policy = policy.clone(),
         }
-        if next.people == self.people && !matches!(change, Change::Quorum(_)) {
+        if next.people == self.people && !matches!(change, Change::Quorum(_) | Change::Policy(_)) {
             return Err(RosterError::Unknown);
         }
         self.lead_to(next)
@@ -84,9 +88,17 @@ impl RosterContents {
         let Self {
             people,
             quorum,
+            policy,
             relays,
             gate_device,
         } = self;
+        // The first admin closes it for ever: with one there is always another.
+        let enrolled = people.iter().any(|person| person.role == Role::Admin);
+        let unenrolled = if enrolled {
+            Unenrolled::Refuse
+        } else {
+            before.unenrolled
+        };
         let epoch = before.epoch.checked_add(1).ok_or(RosterError::Chain)?;
         let previous = Some(before.digest());
         Ok(Roster {
@@ -97,6 +109,8 @@ impl RosterContents {
             gate_device,
             people,
             quorum,
+            policy,
+            unenrolled,
             relays,
             created,
         })
@@ -114,6 +128,8 @@ impl Roster {
             gate_device: gate_device.into(),
             people: Vec::new(),
             quorum,
+            policy: None,
+            unenrolled: Unenrolled::Refuse,
             relays,
             created,
         }
@@ -190,6 +206,24 @@ mod tests {
         assert_eq!(
             contents.with(&Change::Quorum(quorum(0, 1))),
             Err(RosterError::QuorumZero)
+        );
+    }
+
+    #[test]
+    fn a_policy_is_put_in_place_of_another_and_can_be_reached() {
+        let contents = team().contents();
+        let with = |text: &str| contents.with(&Change::Policy(Some(policy_of(text))));
+        let next = with(POLICY).unwrap();
+        assert_eq!(next.policy, Some(policy()));
+        assert_eq!(next.with(&Change::Policy(None)), Ok(contents.clone()));
+        assert_eq!(with("[class.c]\nquorum = 4\n"), Err(RosterError::QuorumUnreachable));
+        let three = with("[class.c]\nquorum = 3\n")
+            .unwrap()
+            .with(&Change::Quorum(quorum(1, 1)))
+            .unwrap();
+        assert_eq!(
+            three.with(&Change::RemovePerson(name("bob"))),
+            Err(RosterError::QuorumUnreachable)
         );
     }
 
@@ -282,6 +316,11 @@ mod tests {
                 r#"{"quorum":{"command":1,"roster":2}}"#.to_owned(),
                 Change::Quorum(quorum(1, 2)),
             ),
+            (r#"{"policy":null}"#.to_owned(), Change::Policy(None)),
+            (
+                r#"{"policy":"mode = \"deny\"\n"}"#.to_owned(),
+                Change::Policy(Some(policy_of("mode = \"deny\"\n"))),
+            ),
         ] {
             assert_eq!(serde_json::to_string(&change).unwrap(), text);
             assert_eq!(serde_json::from_str::<Change>(&text).unwrap(), change);
@@ -290,6 +329,8 @@ mod tests {
             r#"{"remove_person":"bob","quorum":{"command":1,"roster":1}}"#,
             r#"{"quorum":[1,1]}"#,
             r#"{"add_person":"x"}"#,
+            r#"{"policy":"mode = \"none\""}"#,
+            r#"{"policy":{}}"#,
         ] {
             assert!(serde_json::from_str::<Change>(bad).is_err(), "{bad}");
         }

@@ -1,13 +1,18 @@
 //! The one place that says yes (PROTOCOL.md 9). The gate asks it before acting, the admin's screen while waiting, the
 //! auditor afterwards: live and offline can't disagree. Everything is verified beforehand; not here: whether the
-//! statements stand in the log (`replay`).
+//! statements stand in the log (`replay`), which grants there are (`standing`), what the policy's text says (`policy`).
 
+use crate::action::Action;
 use crate::checkpoint::Checkpoint;
 use crate::decision::{Answer, Decision};
-use crate::permit::Permission;
-use crate::request::Request;
-use crate::roster::{Person, Roster};
+use crate::grant::{Grant, Terms};
+use crate::outcome::Nothing;
+use crate::permit::{Basis, Confined, Permission};
+use crate::policy::{Effect, is_person, judge};
+use crate::request::{AskedBy, Class, LIFE_MS, Request, matching};
+use crate::roster::{Person, Roster, Unenrolled};
 use crate::scalar::{Digest, Name, Time};
+use crate::standing::Standing;
 use crate::statement::Verified;
 
 /// The answer to a request, as things stand.
@@ -22,12 +27,17 @@ pub enum Verdict {
         /// How many must.
         need: usize,
     },
-    /// Somebody said no.
+    /// Somebody said no, and that is enough.
     Denied {
         /// Who was the first.
         by: Name,
         /// The digest of their decision.
         decision: Digest,
+    },
+    /// The policy says no: nobody is asked.
+    Forbidden {
+        /// The rule, counted from 0; none for the mode.
+        rule: Option<u32>,
     },
     /// Time ran out.
     Expired,
@@ -87,22 +97,23 @@ pub enum Reason {
 /// and nobody else makes one:
 ///
 /// ```
-/// # use approval::permit::Permission;
+/// # use approval::permit::{Basis, Permission};
 /// fn record(request: approval::Digest, roster: approval::Digest, time: approval::Time) -> Permission {
-///     Permission { request, roster, decisions: Vec::new(), time }
+///     Permission { request, roster, basis: Basis::Rule(0), confined: Vec::new(), time }
 /// }
 /// ```
 /// ```compile_fail
 /// # use approval::decide::Permit;
+/// # use approval::permit::Basis;
 /// fn make(request: approval::Digest, roster: approval::Digest) -> Permit {
-///     Permit { request, roster, decisions: Vec::new() }
+///     Permit { request, roster, basis: Basis::Rule(0) }
 /// }
 /// ```
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
     request: Digest,
     roster: Digest,
-    decisions: Vec<Digest>,
+    basis: Basis,
 }
 
 impl Permit {
@@ -116,18 +127,87 @@ impl Permit {
         self.roster
     }
 
-    /// The approvals that count, in transcript order, one for each person.
-    pub fn decisions(&self) -> &[Digest] {
-        &self.decisions
+    /// Why it may be done.
+    pub fn basis(&self) -> &Basis {
+        &self.basis
     }
 
-    /// The record of this permit, for the gate to sign and to log before it acts.
-    pub fn statement(&self, time: Time) -> Permission {
+    /// The approvals that count, in transcript order, one for each person; none where it rests on something else.
+    pub fn decisions(&self) -> &[Digest] {
+        match &self.basis {
+            Basis::Decisions(decisions) => decisions,
+            _ => &[],
+        }
+    }
+
+    /// The record of this permit, for the gate to sign and to log before it acts. `confined` is put in order.
+    pub fn statement(&self, mut confined: Vec<Confined>, time: Time) -> Permission {
+        confined.sort_unstable();
+        confined.dedup();
         Permission {
             request: self.request,
             roster: self.roster,
-            decisions: self.decisions.clone(),
+            basis: self.basis.clone(),
+            confined,
             time,
+        }
+    }
+}
+
+/// What the policy in force says about an action before anybody is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demands {
+    /// Whether it is denied, asked or allowed, and by which rule.
+    pub effect: Effect,
+    /// The class of risk.
+    pub risk: Option<Name>,
+    /// How many people must say yes.
+    pub need: u16,
+    /// Whether one denial is enough.
+    pub veto: bool,
+    /// Whether whoever asks can't approve.
+    pub four_eyes: bool,
+    /// Whether approvals must repeat a number.
+    pub number: bool,
+    /// The longest life of a request, in milliseconds.
+    pub life_ms: u64,
+}
+
+impl Demands {
+    /// By this roster at this time. `standing` knows how often rules were used.
+    pub fn of(roster: &Roster, standing: &Standing, action: &Action, asked_by: &AskedBy, now: Time) -> Self {
+        if action.class() == Class::Roster {
+            // No policy makes a change of what it is itself any easier.
+            return Self {
+                effect: Effect::Ask { rule: None },
+                risk: None,
+                need: roster.quorum.roster,
+                veto: true,
+                four_eyes: false,
+                number: false,
+                life_ms: LIFE_MS,
+            };
+        }
+        let judged = judge(roster.policy.as_ref(), action, asked_by, now, standing);
+        let terms = judged.terms;
+        Self {
+            effect: judged.effect,
+            need: terms.quorum.max(roster.quorum.of(action.class())),
+            risk: terms.risk,
+            veto: terms.veto,
+            four_eyes: terms.four_eyes,
+            number: terms.number,
+            life_ms: terms.life_ms,
+        }
+    }
+
+    /// The stricter of these and what the request says.
+    fn stricter(self, request: &Request) -> Self {
+        Self {
+            need: self.need.max(request.need),
+            veto: self.veto || request.veto,
+            four_eyes: self.four_eyes || request.four_eyes,
+            ..self
         }
     }
 }
@@ -136,332 +216,222 @@ impl Permit {
 pub fn decide(
     request: &Verified<Request>,
     decisions: &[Verified<Decision>],
+    standing: &Standing,
     roster: &Verified<Roster>,
     now: Time,
 ) -> Verdict {
-    let seen = |_, decision: &Verified<Decision>| {
+    let seen = |decision: &Verified<Decision>| {
         let seen = Checkpoint::verify(&decision.checkpoint, &roster.gate).ok()?;
         Some(seen.size())
     };
-    decide_with(request, decisions, roster, now, &seen)
+    let case = Case {
+        request,
+        decisions,
+        seen: decisions.iter().map(seen).collect(),
+        standing,
+        roster,
+        now,
+    };
+    case.verdict()
 }
 
-/// The same for a caller who may have verified the quoted checkpoints already. `seen` gives the size of the one that the decision
-/// at a position quotes, if it is a checkpoint of the request's gate.
-pub(crate) fn decide_with(
-    request: &Verified<Request>,
-    decisions: &[Verified<Decision>],
-    roster: &Verified<Roster>,
-    now: Time,
-    seen: &dyn Fn(usize, &Verified<Decision>) -> Option<u64>,
-) -> Verdict {
-    if request.gate != roster.gate {
-        return Verdict::Refused(Reason::AnotherGate);
-    }
-    if roster.admins().next().is_none() {
-        return Verdict::Refused(Reason::NobodyEnrolled);
-    }
-    let counting: Vec<_> = decisions
-        .iter()
-        .enumerate()
-        .filter_map(|(at, decision)| {
-            let person = answers(request, decision, roster)?;
-            (seen(at, decision)? > request.index).then_some((person, decision))
-        })
-        .collect();
-    // Before the clock: that somebody said no stays true after the expiry.
-    if let Some((person, decision)) = counting.iter().find(|(_, decision)| decision.verdict == Answer::Deny) {
-        return Verdict::Denied {
-            by: person.name.clone(),
-            decision: decision.digest(),
-        };
-    }
-    if now >= request.expires {
-        return Verdict::Expired;
-    }
-    let mut approved: Vec<(&Name, Digest)> = Vec::new();
-    for (person, decision) in counting {
-        // People, never keys: a second device of the same person adds nothing.
-        if approved.iter().all(|(name, _)| *name != &person.name) {
-            approved.push((&person.name, decision.digest()));
+/// A request with all that its verdict depends on.
+pub(crate) struct Case<'a> {
+    pub(crate) request: &'a Verified<Request>,
+    /// In transcript order.
+    pub(crate) decisions: &'a [Verified<Decision>],
+    /// For each decision the size of the checkpoint that it quotes, if it is one of the request's gate: whoever calls may have
+    /// verified them already.
+    pub(crate) seen: Vec<Option<u64>>,
+    pub(crate) standing: &'a Standing,
+    pub(crate) roster: &'a Verified<Roster>,
+    pub(crate) now: Time,
+}
+
+/// The decisions that count.
+struct Count<'a> {
+    denials: Vec<(&'a Person, &'a Verified<Decision>)>,
+    /// Without those of people who have denied.
+    approvals: Vec<(&'a Person, &'a Verified<Decision>)>,
+}
+
+impl<'a> Case<'a> {
+    /// The steps of PROTOCOL.md 9, in their order.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let Self { request, roster, .. } = *self;
+        if request.gate != roster.gate {
+            return Verdict::Refused(Reason::AnotherGate);
         }
-    }
-    let need = usize::from(request.need.max(roster.quorum.of(request.class)));
-    if approved.len() < need {
-        return Verdict::Waiting {
+        if !roster.is_enrolled() {
+            return self.unenrolled();
+        }
+        let demands = self.demands();
+        if let Effect::Deny { rule } = demands.effect {
+            return Verdict::Forbidden { rule };
+        }
+        let count = self.count(&demands);
+        // Before the clock: that somebody said no stays true after the expiry.
+        if let Some(denied) = self.denied(&demands, &count) {
+            return denied;
+        }
+        if self.now >= request.expires {
+            return Verdict::Expired;
+        }
+        let (approved, need) = (firsts(&count.approvals), usize::from(demands.need));
+        if approved.len() >= need {
+            return self.open(Basis::Decisions(approved));
+        }
+        if request.class != Class::Roster {
+            if let Some(grant) = self.grant(&demands) {
+                return self.open(Basis::Grant(grant));
+            }
+            match demands.effect {
+                Effect::Allow { rule: Some(rule) } => return self.open(Basis::Rule(rule)),
+                Effect::Allow { rule: None } => return self.open(Basis::Mode(Nothing {})),
+                Effect::Ask { .. } | Effect::Deny { .. } => {}
+            }
+        }
+        Verdict::Waiting {
             have: approved.len(),
             need,
-        };
+        }
     }
-    let decisions = approved.into_iter().map(|(_, digest)| digest).collect();
-    Verdict::Open(Permit {
-        request: request.digest(),
-        roster: roster.digest(),
-        decisions,
-    })
+
+    /// The grant that those who approved give with these terms: the ids of their approvals, if they are enough people.
+    pub(crate) fn granted(&self, terms: &Terms) -> Option<Vec<Digest>> {
+        let demands = self.demands();
+        let mut carry = self.count(&demands).approvals;
+        carry.retain(|(_, decision)| decision.grant.as_ref() == Some(terms));
+        let decisions = firsts(&carry);
+        (decisions.len() >= usize::from(demands.need)).then_some(decisions)
+    }
+
+    /// Whether these are approvals that count, carry the grant's terms, and are of different people and enough of them.
+    pub(crate) fn carries(&self, grant: &Grant) -> bool {
+        let demands = self.demands();
+        let approvals = self.count(&demands).approvals;
+        let (mut people, mut from) = (Vec::new(), 0);
+        for digest in &grant.decisions {
+            // Each after the one before: in transcript order, and none twice.
+            let cited = approvals
+                .iter()
+                .enumerate()
+                .skip(from)
+                .find(|(_, (_, decision))| decision.digest() == *digest);
+            let Some((at, (person, decision))) = cited else {
+                return false;
+            };
+            if decision.grant.as_ref() != Some(&grant.terms) || people.contains(&&person.name) {
+                return false;
+            }
+            people.push(&person.name);
+            from = at.saturating_add(1);
+        }
+        people.len() >= usize::from(demands.need)
+    }
+
+    fn demands(&self) -> Demands {
+        let request = self.request;
+        let demands = Demands::of(self.roster, self.standing, &request.action, &request.asked_by, self.now);
+        demands.stricter(request)
+    }
+
+    fn unenrolled(&self) -> Verdict {
+        if self.roster.unenrolled == Unenrolled::Refuse || self.request.class == Class::Roster {
+            return Verdict::Refused(Reason::NobodyEnrolled);
+        }
+        if self.now >= self.request.expires {
+            return Verdict::Expired;
+        }
+        self.open(Basis::Unenrolled(Nothing {}))
+    }
+
+    fn count(&self, demands: &Demands) -> Count<'a> {
+        let counting = self.decisions.iter().zip(&self.seen).filter_map(|(decision, seen)| {
+            let person = self.answers(decision)?;
+            (seen.as_ref()? > &self.request.index).then_some((person, decision))
+        });
+        let (denials, mut approvals): (Vec<_>, Vec<_>) =
+            counting.partition(|(_, decision)| decision.verdict == Answer::Deny);
+        approvals.retain(|(person, decision)| {
+            let denied = denials.iter().any(|(who, _)| who.name == person.name);
+            let asks = demands.four_eyes && is_asker(person, self.roster, &self.request.asked_by);
+            !denied && !asks && self.repeats_number(decision)
+        });
+        Count { denials, approvals }
+    }
+
+    /// The admin whose answer to this request the decision is, if it is one.
+    fn answers(&self, decision: &Verified<Decision>) -> Option<&'a Person> {
+        if decision.request != self.request.digest() {
+            return None;
+        }
+        self.roster.admin_of(&decision.signer())
+    }
+
+    fn repeats_number(&self, decision: &Decision) -> bool {
+        let Some(wanted) = self.request.matching else {
+            return true;
+        };
+        let number = decision.number.as_deref();
+        number.is_some_and(|number| matching(&self.request.nonce, number) == wanted)
+    }
+
+    fn denied(&self, demands: &Demands, count: &Count<'_>) -> Option<Verdict> {
+        let (person, first) = count.denials.first()?;
+        let deniers = count.denials.iter().map(|(person, _)| &person.name);
+        let left = self
+            .roster
+            .admins()
+            .filter(|admin| deniers.clone().all(|name| *name != admin.name))
+            .count();
+        (demands.veto || left < usize::from(demands.need)).then(|| Verdict::Denied {
+            by: person.name.clone(),
+            decision: first.digest(),
+        })
+    }
+
+    /// The oldest grant that stands for this.
+    fn grant(&self, demands: &Demands) -> Option<Digest> {
+        let Self {
+            request, roster, now, ..
+        } = *self;
+        let alike = self.standing.alike(&request.action, &request.asked_by);
+        let stands = |held: &&crate::standing::Held| {
+            held.request().risk == request.risk
+                && held.ended(now).is_none()
+                && held.givers_left(roster, demands.four_eyes.then_some(&request.asked_by)) >= usize::from(demands.need)
+        };
+        alike.into_iter().find(stands).map(crate::standing::Held::digest)
+    }
+
+    fn open(&self, basis: Basis) -> Verdict {
+        Verdict::Open(Permit {
+            request: self.request.digest(),
+            roster: self.roster.digest(),
+            basis,
+        })
+    }
 }
 
-/// The admin whose answer to this request the decision is, if it is one.
-fn answers<'r>(request: &Verified<Request>, decision: &Verified<Decision>, roster: &'r Roster) -> Option<&'r Person> {
-    if decision.request != request.digest() {
-        return None;
+/// Each person's first. People, never keys: a second device of the same person adds nothing.
+fn firsts(approvals: &[(&Person, &Verified<Decision>)]) -> Vec<Digest> {
+    let mut first: Vec<(&Name, Digest)> = Vec::new();
+    for (person, decision) in approvals {
+        if first.iter().all(|(name, _)| *name != &person.name) {
+            first.push((&person.name, decision.digest()));
+        }
     }
-    roster.admin_of(&decision.signer())
+    first.into_iter().map(|(_, digest)| digest).collect()
+}
+
+/// Whether this person is who asks: by their name, or by what the policy says of them.
+pub(crate) fn is_asker(person: &Person, roster: &Roster, asked_by: &AskedBy) -> bool {
+    let Some(user) = &asked_by.user else {
+        return false;
+    };
+    is_person(roster.policy.as_ref(), &person.name, user)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-    use super::*;
-    use crate::action::Action;
-    use crate::request::Class;
-    use crate::roster::Role;
-    use crate::sample::*;
-
-    fn yes(seed: u8, request: &Verified<Request>) -> Verified<Decision> {
-        decision(seed, request, Answer::Approve)
-    }
-
-    fn no(seed: u8, request: &Verified<Request>) -> Verified<Decision> {
-        decision(seed, request, Answer::Deny)
-    }
-
-    /// The decisions that the permit cites.
-    fn opened(verdict: Verdict) -> Vec<Digest> {
-        match verdict {
-            Verdict::Open(permit) => permit.decisions().to_vec(),
-            other => panic!("not open: {other:?}"),
-        }
-    }
-
-    fn waiting(have: usize, need: usize) -> Verdict {
-        Verdict::Waiting { have, need }
-    }
-
-    #[test]
-    fn two_of_three_is_enough() {
-        let (team, now) = (team(), at(NOON));
-        let request = request(&team);
-        let (alice, bob, carol) = (yes(ALICE, &request), yes(BOB, &request), yes(CAROL, &request));
-        assert_eq!(decide(&request, &[], &team, now), waiting(0, 2));
-        assert_eq!(
-            decide(&request, std::slice::from_ref(&alice), &team, now),
-            waiting(1, 2)
-        );
-        let both = opened(decide(&request, &[bob.clone(), alice.clone()], &team, now));
-        assert_eq!(both, [bob.digest(), alice.digest()]);
-        let all = opened(decide(
-            &request,
-            &[bob.clone(), alice.clone(), carol.clone()],
-            &team,
-            now,
-        ));
-        assert_eq!(all, [bob.digest(), alice.digest(), carol.digest()]);
-    }
-
-    #[test]
-    fn the_permit_and_its_record_name_the_request_and_the_roster() {
-        let team = team();
-        let request = request(&team);
-        let decisions = [yes(ALICE, &request), yes(BOB, &request)];
-        let Verdict::Open(permit) = decide(&request, &decisions, &team, at(NOON)) else {
-            panic!("not open")
-        };
-        assert_eq!((permit.request(), permit.roster()), (request.digest(), team.digest()));
-        let record = permit.statement(at(NOON + 5));
-        assert_eq!(
-            (record.request, record.roster, record.time),
-            (request.digest(), team.digest(), at(NOON + 5))
-        );
-        assert_eq!(record.decisions, permit.decisions());
-    }
-
-    #[test]
-    fn two_devices_of_one_person_count_once() {
-        let team = team();
-        let request = request(&team);
-        let (first, second) = (yes(ALICES_PHONE, &request), yes(ALICE, &request));
-        assert_eq!(
-            decide(&request, &[first.clone(), second.clone()], &team, at(NOON)),
-            waiting(1, 2)
-        );
-        let bob = yes(BOB, &request);
-        let cited = opened(decide(&request, &[first.clone(), second, bob.clone()], &team, at(NOON)));
-        assert_eq!(cited, [first.digest(), bob.digest()]);
-    }
-
-    #[test]
-    fn two_people_who_say_exactly_the_same_are_two() {
-        let team = team();
-        let request = request(&team);
-        let words = yes(ALICE, &request).get().clone();
-        let same = [ALICE, BOB].map(|seed| {
-            let party = identity(seed).party();
-            crate::statement::sign(&identity(seed), Decision { party, ..words.clone() }).unwrap()
-        });
-        assert_ne!(
-            same[0].digest(),
-            same[1].digest(),
-            "the payload says whose words they are"
-        );
-        assert!(matches!(decide(&request, &same, &team, at(NOON)), Verdict::Open(_)));
-    }
-
-    #[test]
-    fn the_same_decision_twice_counts_once() {
-        let team = team();
-        let request = request(&team);
-        let alice = yes(ALICE, &request);
-        assert_eq!(
-            decide(&request, &[alice.clone(), alice], &team, at(NOON)),
-            waiting(1, 2)
-        );
-    }
-
-    #[test]
-    fn one_denial_outweighs_all_approvals() {
-        let team = team();
-        let request = request(&team);
-        let denial = no(CAROL, &request);
-        let decisions = [yes(ALICE, &request), yes(BOB, &request), denial.clone()];
-        let denied = Verdict::Denied {
-            by: "carol".parse().unwrap(),
-            decision: denial.digest(),
-        };
-        assert_eq!(decide(&request, &decisions, &team, at(NOON)), denied);
-    }
-
-    #[test]
-    fn a_change_of_mind_to_no_counts_and_to_yes_does_not() {
-        let team = team();
-        let request = request(&team);
-        let (denial, bob) = (no(ALICE, &request), yes(BOB, &request));
-        let denied = || Verdict::Denied {
-            by: "alice".parse().unwrap(),
-            decision: denial.digest(),
-        };
-        let then_no = [yes(ALICE, &request), denial.clone(), bob.clone()];
-        assert_eq!(decide(&request, &then_no, &team, at(NOON)), denied());
-        let then_yes = [denial.clone(), yes(ALICES_PHONE, &request), bob];
-        assert_eq!(decide(&request, &then_yes, &team, at(NOON)), denied());
-    }
-
-    #[test]
-    fn a_request_lives_strictly_before_its_expiry() {
-        let team = team();
-        let request = request(&team);
-        let expiry = request.expires.millis();
-        let decisions = [yes(ALICE, &request), yes(BOB, &request)];
-        assert!(matches!(
-            decide(&request, &decisions, &team, at(expiry - 1)),
-            Verdict::Open(_)
-        ));
-        assert_eq!(decide(&request, &decisions, &team, at(expiry)), Verdict::Expired);
-        assert_eq!(decide(&request, &decisions, &team, at(expiry + 1)), Verdict::Expired);
-        assert_eq!(decide(&request, &[], &team, at(expiry)), Verdict::Expired);
-    }
-
-    #[test]
-    fn a_denial_is_still_a_denial_after_the_expiry() {
-        let team = team();
-        let request = request(&team);
-        let verdict = decide(&request, &[no(BOB, &request)], &team, request.expires);
-        assert!(matches!(verdict, Verdict::Denied { .. }));
-    }
-
-    #[test]
-    fn nobody_enrolled_means_no() {
-        let genesis = genesis();
-        let request = request(&genesis);
-        let refused = Verdict::Refused(Reason::NobodyEnrolled);
-        assert_eq!(decide(&request, &[], &genesis, at(NOON)), refused);
-        let auditors = roster(&[("dora", Role::Auditor, AUDITOR)], quorum(1, 1));
-        assert_eq!(
-            decide(&request, &[yes(AUDITOR, &request)], &auditors, at(NOON)),
-            refused
-        );
-    }
-
-    #[test]
-    fn another_gates_roster_decides_nothing() {
-        let request = request(&team());
-        let refused = Verdict::Refused(Reason::AnotherGate);
-        assert_eq!(decide(&request, &[], &genesis_of(OTHER_GATE), at(NOON)), refused);
-    }
-
-    #[test]
-    fn only_admins_of_this_roster_count() {
-        let team = team();
-        let request = request(&team);
-        let decisions = [
-            yes(AUDITOR, &request),
-            yes(STRANGER, &request),
-            yes(GATE, &request),
-            yes(ALICE, &request),
-        ];
-        assert_eq!(decide(&request, &decisions, &team, at(NOON)), waiting(1, 2));
-        let denials = [no(AUDITOR, &request), no(STRANGER, &request), no(GATE, &request)];
-        assert_eq!(decide(&request, &denials, &team, at(NOON)), waiting(0, 2));
-    }
-
-    #[test]
-    fn an_admin_removed_since_counts_no_more() {
-        let request = request(&team());
-        let decisions = [yes(ALICE, &request), yes(BOB, &request)];
-        let without_bob = roster(
-            &[("alice", Role::Admin, ALICE), ("carol", Role::Admin, CAROL)],
-            quorum(2, 2),
-        );
-        assert_eq!(decide(&request, &decisions, &without_bob, at(NOON)), waiting(1, 2));
-    }
-
-    #[test]
-    fn a_decision_about_another_request_is_passed_over() {
-        let team = team();
-        let (request, other) = (request(&team), request_with(&team, |request| request.nonce.0[0] ^= 1));
-        let decisions = [yes(ALICE, &request), yes(BOB, &other), no(CAROL, &other)];
-        assert_eq!(decide(&request, &decisions, &team, at(NOON)), waiting(1, 2));
-    }
-
-    #[test]
-    fn the_stricter_of_need_then_and_quorum_now_applies() {
-        let request = request(&team());
-        let decisions = [yes(ALICE, &request), yes(BOB, &request)];
-        let lowered = roster(&TEAM, quorum(1, 1));
-        assert_eq!(decide(&request, &decisions[..1], &lowered, at(NOON)), waiting(1, 2));
-        let raised = roster(&TEAM, quorum(3, 3));
-        assert_eq!(decide(&request, &decisions, &raised, at(NOON)), waiting(2, 3));
-    }
-
-    #[test]
-    fn a_roster_change_takes_the_quorum_of_its_class() {
-        let team = team();
-        let request = request_with(&team, |request| {
-            (request.class, request.need) = (Class::Roster, 3);
-            request.action = Action::Roster(team.contents());
-        });
-        let decisions = [yes(ALICE, &request), yes(BOB, &request), yes(CAROL, &request)];
-        assert_eq!(decide(&request, &decisions[..2], &team, at(NOON)), waiting(2, 3));
-        assert!(matches!(
-            decide(&request, &decisions, &team, at(NOON)),
-            Verdict::Open(_)
-        ));
-    }
-
-    #[test]
-    fn a_decision_counts_only_with_a_checkpoint_that_holds_the_request() {
-        let team = team();
-        let request = request(&team);
-        let quoting = |checkpoint: String| {
-            let verdict = decision_quoting(ALICE, &request, Answer::Approve, checkpoint);
-            decide(&request, &[verdict, yes(BOB, &request)], &team, at(NOON))
-        };
-        assert!(matches!(quoting(checkpoint(request.index + 1)), Verdict::Open(_)));
-        assert_eq!(quoting(checkpoint(request.index)), waiting(1, 2));
-        assert_eq!(quoting(String::new()), waiting(1, 2));
-        let others = Checkpoint::sign(&identity(OTHER_GATE), 9, [0; 32]).as_str().to_owned();
-        assert_eq!(quoting(others), waiting(1, 2));
-        let denial = decision_quoting(ALICE, &request, Answer::Deny, checkpoint(request.index));
-        assert_eq!(decide(&request, &[denial], &team, at(NOON)), waiting(0, 2));
-    }
-}
+mod tests;

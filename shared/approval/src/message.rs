@@ -19,6 +19,7 @@ const ACK: u8 = 3;
 const REFUSAL: u8 = 4;
 const PROPOSE: u8 = 5;
 const ADDRESS: u8 = 6;
+const REVOCATION: u8 = 7;
 
 /// Why a channel message was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,12 +83,14 @@ pub enum Message {
         /// The sender's new envelope key.
         envelope_key: EnvelopeKey,
     },
+    /// From a device: a grant is taken back.
+    Revocation(Signed),
 }
 
-/// Why the gate doesn't take a decision or a proposal.
+/// Why the gate doesn't take a decision, a revocation or a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalCode {
-    /// Already permitted, decided or expired.
+    /// Already permitted, decided or expired; no such grant, or revoked already.
     NotOpen,
     /// The signer is no admin's device.
     NotAdmin,
@@ -174,6 +177,9 @@ impl Message {
             Self::Address { envelope_key } => {
                 bytes.u8(ADDRESS).raw(envelope_key.as_bytes());
             }
+            Self::Revocation(signed) => {
+                bytes.u8(REVOCATION).var32(signed.as_bytes())?;
+            }
         }
         Ok(())
     }
@@ -203,6 +209,7 @@ impl Message {
             ADDRESS => Self::Address {
                 envelope_key: EnvelopeKey::from_bytes(fields.array()?).map_err(|_| Malformed)?,
             },
+            REVOCATION => Self::Revocation(Signed::parse(fields.var32()?)?),
             _ => return Err(MessageError::Malformed),
         };
         fields.end()?;
@@ -300,6 +307,11 @@ mod tests {
             Message::Address {
                 envelope_key: address(9).envelope_key,
             },
+            Message::Revocation(revocation(BOB, &grant(&team, &request, &[], &terms())).signed().clone()),
+            Message::Propose {
+                id: Id16([5; 16]),
+                change: Change::Policy(Some(policy())),
+            },
         ]
     }
 
@@ -327,7 +339,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_codes_are_refused() {
         assert_eq!(Message::decode(&[0]), Err(MessageError::Malformed));
-        assert_eq!(Message::decode(&[7]), Err(MessageError::Malformed));
+        assert_eq!(Message::decode(&[8]), Err(MessageError::Malformed));
         for code in [0, 7] {
             let refusal = [&[REFUSAL], &[0; 32][..], &[code], &[0, 0]].concat();
             assert_eq!(Message::decode(&refusal), Err(MessageError::Malformed));
@@ -389,12 +401,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic(kind in 0u8..8, bytes: Vec<u8>) {
+        fn random_bytes_never_panic(kind in 0u8..9, bytes: Vec<u8>) {
             let _ = Message::decode(&[&[kind], bytes.as_slice()].concat());
         }
 
         #[test]
-        fn a_damaged_message_never_panics(which in 0usize..8, at: usize, byte: u8) {
+        fn a_damaged_message_never_panics(which in 0usize..10, at: usize, byte: u8) {
             let mut bytes = all()[which].encode().unwrap();
             let index = at % bytes.len();
             bytes[index] = byte;

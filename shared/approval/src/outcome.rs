@@ -31,6 +31,8 @@ object! {
 pub enum Ended {
     /// It ran.
     Ran(Ran),
+    /// Permitted, and handed to whoever asked.
+    Released(Nothing),
     /// It was permitted, but never started.
     Failed(Failed),
     /// It was permitted, and the gate can't say what happened.
@@ -41,12 +43,26 @@ pub enum Ended {
     Expired(Nothing),
     /// The asker took it back.
     Withdrawn(Nothing),
+    /// The policy says no.
+    Forbidden(Forbidden),
+}
+
+object! {
+    /// What in the policy says no.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Forbidden {
+        /// The rule, counted from 0; null for the mode.
+        pub rule: Option<u32>,
+    }
 }
 
 impl Ended {
     /// Whether this can only follow a permit.
     pub fn needs_permit(&self) -> bool {
-        matches!(self, Self::Ran(_) | Self::Failed(_) | Self::Unknown(_))
+        matches!(
+            self,
+            Self::Ran(_) | Self::Released(_) | Self::Failed(_) | Self::Unknown(_)
+        )
     }
 }
 
@@ -162,13 +178,16 @@ mod tests {
                 error: Text::cut("gone"),
             }),
             Ended::Unknown(Nothing {}),
+            Ended::Released(Nothing {}),
         ];
         let refused = [
             Ended::Denied(Nothing {}),
             Ended::Expired(Nothing {}),
             Ended::Withdrawn(Nothing {}),
+            Ended::Forbidden(Forbidden { rule: Some(3) }),
+            Ended::Forbidden(Forbidden { rule: None }),
         ];
-        for (results, needs_permit) in [(&permitted, true), (&refused, false)] {
+        for (results, needs_permit) in [(&permitted[..], true), (&refused[..], false)] {
             for result in results {
                 let signed = sign(&identity(GATE), outcome(result.clone(), needs_permit)).unwrap();
                 assert_eq!(signed.signed().verify().unwrap().outcome().unwrap().get(), signed.get());
@@ -187,6 +206,7 @@ mod tests {
             r#"{"denied":null}"#,
             r#"{"denied":[]}"#,
             r#"{"denied":{},"expired":{}}"#,
+            r#"{"forbidden":{}}"#,
             r#"{"denied":{"by":"x"}}"#,
             r#"{"Denied":{}}"#,
             "{}",

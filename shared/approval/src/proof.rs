@@ -1,8 +1,9 @@
 //! One approval alone, taken out of a transcript so that a single case can be shown without the rest.
 //!
 //! PROTOCOL.md 15. What it shows: the gate signed a log that holds these entries at these positions, and by the rules of
-//! 10.4 they lead to this end. What it can't show: that the log holds nothing else about the request, and how the roster
-//! came into force; for these the whole transcript is needed ([`crate::export`]).
+//! 10.4 they lead to this end. What it can't show: that the log holds nothing else about the request, how the roster
+//! came into force, and how often a grant or a rule was used before; for these the whole transcript is needed
+//! ([`crate::export`]). What an approval rests on beside its own entries is in `proof/rests`.
 
 use std::io::{self, Read};
 
@@ -14,22 +15,24 @@ use wire::identity::PartyId;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::Expect;
 use crate::json::object;
-use crate::replay::rules::{Rules, Step};
-use crate::replay::{Did, Entry, Finding, FindingKind, Pending};
+use crate::replay::rules::{Judged, Rules, Step};
+use crate::replay::{Did, Finding, FindingKind, Pending};
 use crate::request::Request;
 use crate::roster::Roster;
-use crate::scalar::Digest;
 use crate::statement::{Signed, Statement, Verified};
-use crate::transcript::{ProofError, Tree, TreeHash, leaf_hash, verify_inclusion};
+use crate::transcript::{ProofError, TreeHash, leaf_hash, verify_inclusion};
+
+mod prover;
+mod rests;
+
+pub use prover::{ProveError, Prover};
+use rests::Rests;
 
 /// Bytes of a proof file: two statements for each of the 64 devices that a roster may have, and some rosters.
 pub const PROOF_BYTES: usize = 16 * 1024 * 1024;
 
 /// How every proof file begins.
 pub const BEGINNING: &str = r#"{"countersign":"proof","#;
-
-/// Requests that are named where a shortened id fits several.
-const NAMED: usize = 10;
 
 /// Why a proof file isn't believed.
 #[derive(Debug, Error)]
@@ -130,7 +133,7 @@ impl Proven {
         &self.rosters
     }
 
-    /// All entries of the proof with their positions.
+    /// All entries of the proof with their positions, those of the grant that the permit rests on among them.
     #[must_use]
     pub fn entries(&self) -> &[(u64, Verified<Statement>)] {
         &self.entries
@@ -196,14 +199,19 @@ pub fn verify(reader: impl Read, expect: &Expect) -> Result<Proven, ProofFileErr
             return Err(ProofFileError::Fork(known.size()));
         }
     }
-    Case::new(checkpoint).follow(&file.entries)
+    let case = Case::new(checkpoint);
+    let entries = case.read(&file.entries)?;
+    case.follow(entries)
 }
 
 /// The rules of 10.4, as far as they concern the one request.
 struct Case {
     checkpoint: Checkpoint,
     rules: Rules,
+    rests: Option<Rests>,
     entries: Vec<(u64, Verified<Statement>)>,
+    /// Of these, the ones that are about the request itself.
+    own: usize,
     rosters: Vec<Verified<Roster>>,
     request: Option<Verified<Request>>,
     ended: bool,
@@ -215,40 +223,40 @@ impl Case {
         Self {
             checkpoint,
             rules,
+            rests: None,
             entries: Vec::new(),
+            own: 0,
             rosters: Vec::new(),
             request: None,
             ended: false,
         }
     }
 
-    fn follow(mut self, lines: &[Line]) -> Result<Proven, ProofFileError> {
+    /// Believes that the log holds these entries, and nothing else yet.
+    fn read(&self, lines: &[Line]) -> Result<Vec<(u64, Verified<Statement>)>, ProofFileError> {
+        let mut entries: Vec<(u64, Verified<Statement>)> = Vec::new();
         for line in lines {
-            let ascends = self.entries.last().is_none_or(|(before, _)| *before < line.index);
-            if !ascends || self.ended {
+            if entries.last().is_some_and(|(before, _)| *before >= line.index) {
                 return Err(ProofFileError::Order);
             }
             self.include(line)?;
-            let wrong = |kind| {
+            let statement = line.statement.verify().map_err(|error| {
                 ProofFileError::Entry(Finding {
                     index: line.index,
-                    kind,
+                    kind: FindingKind::Statement(error),
                 })
-            };
-            let statement = line
-                .statement
-                .verify()
-                .map_err(|error| wrong(FindingKind::Statement(error)))?;
-            match self.rosters.last().cloned() {
-                None => self.begin(&statement)?,
-                Some(force) => self.admit(line.index, &force, &statement).map_err(wrong)?,
-            }
-            self.entries.push((line.index, statement));
-            // The request comes second: whatever else could come before it doesn't concern it.
-            if self.entries.len() == 2 && self.request.is_none() {
-                return Err(ProofFileError::Order);
-            }
+            })?;
+            entries.push((line.index, statement));
         }
+        Ok(entries)
+    }
+
+    fn follow(mut self, entries: Vec<(u64, Verified<Statement>)>) -> Result<Proven, ProofFileError> {
+        self.rests = Rests::of(&entries);
+        for (index, statement) in &entries {
+            self.take(*index, statement)?;
+        }
+        self.entries = entries;
         let pending = self.rules.pending().next().cloned();
         let Self {
             checkpoint,
@@ -268,6 +276,33 @@ impl Case {
         })
     }
 
+    fn take(&mut self, index: u64, statement: &Verified<Statement>) -> Result<(), ProofFileError> {
+        let wrong = |kind| ProofFileError::Entry(Finding { index, kind });
+        if self.ended {
+            return Err(ProofFileError::Order);
+        }
+        if let Some(rests) = self.rests.as_mut().filter(|rests| rests.concerns(statement)) {
+            let step = rests
+                .take(index, &self.checkpoint, &self.rules, statement)
+                .map_err(wrong)?;
+            self.rules.heard(statement);
+            if let Some(step) = step {
+                self.rules.apply(step);
+            }
+            return Ok(());
+        }
+        match self.rosters.last().cloned() {
+            None => self.begin(index, statement)?,
+            Some(force) => self.admit(index, &force, statement).map_err(wrong)?,
+        }
+        self.own = self.own.saturating_add(1);
+        // The request comes second: whatever else could come before it doesn't concern it.
+        if self.own == 2 && self.request.is_none() {
+            return Err(ProofFileError::Order);
+        }
+        Ok(())
+    }
+
     fn include(&self, line: &Line) -> Result<(), ProofFileError> {
         let index = line.index;
         let hashes: Option<Vec<TreeHash>> = line
@@ -282,11 +317,11 @@ impl Case {
     }
 
     /// The first entry: the roster that was in force, on the gate's word that it was.
-    fn begin(&mut self, statement: &Verified<Statement>) -> Result<(), ProofFileError> {
-        let roster = statement
-            .roster()
-            .filter(|roster| roster.gate == *self.checkpoint.gate());
-        let roster = roster.ok_or(ProofFileError::Order)?;
+    fn begin(&mut self, index: u64, statement: &Verified<Statement>) -> Result<(), ProofFileError> {
+        let roster = statement.roster().ok_or(ProofFileError::Order)?;
+        self.rules
+            .said_by_gate(self.checkpoint.gate(), statement)
+            .map_err(|kind| ProofFileError::Entry(Finding { index, kind }))?;
         self.rosters.push(roster.clone());
         self.rules.apply(Step::Roster { roster, closes: None });
         Ok(())
@@ -299,7 +334,7 @@ impl Case {
         statement: &Verified<Statement>,
     ) -> Result<(), FindingKind> {
         if let Some(roster) = statement.roster().filter(|roster| self.is_of_another_request(roster)) {
-            self.rules.said_by_gate(force, statement)?;
+            self.rules.said_by_gate(&force.gate, statement)?;
             self.rules.is_next(force, &roster)?;
             match (force.is_enrolled(), roster.basis) {
                 (true, None) => return Err(FindingKind::NoBasis),
@@ -318,8 +353,9 @@ impl Case {
                 Err(FindingKind::LateCheckpoint(seen.size()))
             }
         };
-        let (step, did, _) = self.rules.step(index, statement, &within)?;
+        let (step, did, _) = self.judged(statement, &|rules| rules.step(index, statement, &within))?;
         match did {
+            Did::Revoked => return Err(FindingKind::Misplaced(statement.kind())),
             Did::Asked if self.request.is_some() => return Err(FindingKind::Misplaced(statement.kind())),
             Did::Asked => self.request = statement.request(),
             Did::Changed => self.rosters.extend(statement.roster()),
@@ -330,127 +366,26 @@ impl Case {
         Ok(())
     }
 
+    /// By the rules, and where these depend on how often rules of the policy were used, by the gate's word for that: it is enough
+    /// that it could be so.
+    fn judged(
+        &self,
+        statement: &Verified<Statement>,
+        step: &dyn Fn(&Rules) -> Result<Judged, FindingKind>,
+    ) -> Result<Judged, FindingKind> {
+        let first = step(&self.rules);
+        if first.is_ok() {
+            return first;
+        }
+        let could_be = rests::could_be_used_up(&self.rules, self.request.as_ref(), statement);
+        let mut others = could_be
+            .into_iter()
+            .map(|used_up| step(&self.rules.with_standing(self.rules.standing().said(used_up))));
+        others.find(Result::is_ok).unwrap_or(first)
+    }
+
     fn is_of_another_request(&self, roster: &Roster) -> bool {
         roster.basis.is_none() || roster.basis != self.request.as_ref().map(Verified::digest)
-    }
-}
-
-/// Why no proof was made.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
-pub enum ProveError {
-    /// Not 4 to 64 lower-case hex digits.
-    #[error("an id has 4 to 64 digits of 0-9 a-f")]
-    Id,
-    /// No request has an id that begins so.
-    #[error("no request has this id")]
-    NotFound,
-    /// Several have.
-    #[error("several requests have an id that begins so")]
-    Ambiguous(Vec<Digest>),
-    /// The checkpoint isn't over the entries that were seen.
-    #[error("the checkpoint is not over these entries")]
-    Checkpoint,
-}
-
-/// Collects what concerns one request while a transcript is read.
-#[derive(Debug, Clone)]
-pub struct Prover {
-    id: String,
-    tree: Tree,
-    /// The roster in force.
-    force: Option<(u64, Signed)>,
-    found: Vec<Digest>,
-    entries: Vec<(u64, Signed)>,
-    ended: bool,
-}
-
-impl Prover {
-    /// For the one request whose digest begins with these hex digits.
-    ///
-    /// # Errors
-    /// [`ProveError::Id`] if they can't be the beginning of a digest, or are fewer than four.
-    pub fn new(id: &str) -> Result<Self, ProveError> {
-        let hex = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !hex || !(4..=64).contains(&id.len()) {
-            return Err(ProveError::Id);
-        }
-        let id = id.to_owned();
-        Ok(Self {
-            id,
-            tree: Tree::new(),
-            force: None,
-            found: Vec::new(),
-            entries: Vec::new(),
-            ended: false,
-        })
-    }
-
-    /// Takes in the next entry of the transcript: all of them, from the first on.
-    pub fn take(&mut self, entry: &Entry) {
-        let signed = entry.statement().signed();
-        self.tree.append_hash(leaf_hash(signed.as_bytes()));
-        let is_roster = matches!(entry.statement().get(), Statement::Roster(_));
-        if is_roster {
-            self.force = Some((entry.index(), signed.clone()));
-        }
-        let request = entry.request().map(|(_, digest)| digest);
-        if entry.did() == Did::Asked {
-            self.consider(entry);
-        } else if !self.ended && !self.entries.is_empty() {
-            let about = request.is_some() && request.as_ref() == self.found.first();
-            if about || is_roster {
-                self.entries.push((entry.index(), signed.clone()));
-            }
-            self.ended = about && matches!(entry.did(), Did::Ended | Did::Changed);
-        }
-    }
-
-    fn consider(&mut self, asked: &Entry) {
-        let digest = asked.statement().digest();
-        if !digest.to_string().starts_with(&self.id) || self.found.len() >= NAMED {
-            return;
-        }
-        self.found.push(digest);
-        if self.entries.is_empty() {
-            self.entries.extend(self.force.clone());
-            self.entries.push((asked.index(), asked.statement().signed().clone()));
-        }
-    }
-
-    /// The text of the proof file, once the whole transcript was taken in and held.
-    ///
-    /// # Errors
-    /// [`ProveError`] if it isn't exactly one request, or the checkpoint isn't over the entries.
-    pub fn finish(self, checkpoint: &Checkpoint) -> Result<String, ProveError> {
-        match self.found.as_slice() {
-            [] => return Err(ProveError::NotFound),
-            [_] => {}
-            several => return Err(ProveError::Ambiguous(several.to_vec())),
-        }
-        let prove = |(index, statement): &(u64, Signed)| {
-            let hashes = self
-                .tree
-                .prove_inclusion(checkpoint.size(), *index)
-                .map_err(|_| ProveError::Checkpoint)?;
-            let leaf = leaf_hash(statement.as_bytes());
-            verify_inclusion(&hashes, checkpoint.size(), &checkpoint.root(), *index, &leaf)
-                .map_err(|_| ProveError::Checkpoint)?;
-            let proof = hashes.iter().map(|hash| STANDARD.encode(hash)).collect();
-            Ok(Line {
-                index: *index,
-                statement: statement.clone(),
-                proof,
-            })
-        };
-        let entries = self.entries.iter().map(prove).collect::<Result<_, _>>()?;
-        let file = File {
-            countersign: "proof".to_owned(),
-            v: 1,
-            gate: *checkpoint.gate(),
-            checkpoint: checkpoint.as_str().to_owned(),
-            entries,
-        };
-        write(&file).map_err(|_| ProveError::Checkpoint)
     }
 }
 

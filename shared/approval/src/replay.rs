@@ -9,10 +9,15 @@ use std::collections::VecDeque;
 use thiserror::Error;
 use wire::identity::PartyId;
 
+use crate::action::Action;
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::decide::{Demands, Verdict};
 use crate::escape::escape;
+use crate::grant::{Grant, NotGrantable};
+use crate::request::AskedBy;
 use crate::roster::Roster;
 use crate::scalar::{Digest, Time};
+use crate::standing::{GRANTS, Standing};
 use crate::statement::{Kind, Signed, Statement, StatementError, Verified};
 use crate::transcript::{Log, TreeHash, leaf_hash};
 
@@ -88,13 +93,30 @@ pub enum FindingKind {
     /// The statement names a roster that isn't in force.
     #[error("names a roster that is not in force")]
     OldRoster,
-    /// The request's quorum isn't the roster's.
-    #[error("the request needs {found} to approve where the roster says {expected}")]
+    /// Another answer for a gate without admins than the one that it began with.
+    #[error("the roster changes what happens while there is no admin")]
+    Unenrolled,
+    /// The request's quorum isn't the policy's.
+    #[error("the request needs {found} to approve where the policy in force says {expected}")]
     Need {
-        /// The roster's quorum for its class.
+        /// What roster and policy say for its action.
         expected: u16,
         /// The request's.
         found: u16,
+    },
+    /// The request's class of risk, veto or four eyes aren't the policy's.
+    #[error("the request's terms of risk are not those of the policy in force")]
+    Risk,
+    /// The request asks for a number although the policy doesn't, or the reverse.
+    #[error("the request differs from the policy in force in whether approvals must repeat a number")]
+    Number,
+    /// The request lives longer than the policy says.
+    #[error("the request lives {found} milliseconds where the policy in force says {longest} at most")]
+    Life {
+        /// What the policy says for its action.
+        longest: u64,
+        /// The request's.
+        found: u64,
     },
     /// More requests open than anybody reads.
     #[error("more than {OPEN_REQUESTS} requests open at once")]
@@ -111,8 +133,8 @@ pub enum FindingKind {
     /// The outcome cites another permit.
     #[error("cites another permit than the request's")]
     OtherPermit,
-    /// The decision's signer has no say.
-    #[error("a decision by somebody who is not an admin")]
+    /// The signer of a decision or revocation has no say.
+    #[error("said by somebody who is not an admin")]
     NotAdmin,
     /// The decision stands in the log already.
     #[error("a decision that was recorded before")]
@@ -135,9 +157,41 @@ pub enum FindingKind {
     /// The permit names other decisions than those that count.
     #[error("the permit names other decisions than those that count")]
     OtherDecisions,
-    /// A change of the roster is said to have run.
+    /// The permit rests on something else than what opened the request.
+    #[error("the permit rests on something else than what opened the request")]
+    OtherBasis,
+    /// The grant was given although it may not be.
+    #[error("granted although {0}")]
+    Ungranted(&'static str),
+    /// The action can't be granted so.
+    #[error("{0}")]
+    NotGrantable(NotGrantable),
+    /// The grant cites approvals that don't carry it.
+    #[error(
+        "the grant cites other decisions than approvals that count and carry its terms, of enough people, each once"
+    )]
+    NotCarried,
+    /// The same was granted before by the same approvals: its uses would be counted anew.
+    #[error("the request was granted on these terms before")]
+    GrantedAlready,
+    /// More grants than anybody looks through.
+    #[error("more than {GRANTS} grants stand")]
+    TooManyGrants,
+    /// The revocation is about nothing that was granted.
+    #[error("revokes a grant that was never given")]
+    NoGrant,
+    /// The revocation comes after another.
+    #[error("revokes a grant that is revoked already")]
+    RevokedAlready,
+    /// Something else than a command is said to have run.
     #[error("said to have run, but it was no command")]
     NotACommand,
+    /// A command or a roster is said to be handed over.
+    #[error("said to be handed over, but it was neither a tool call nor a secret")]
+    NotReleasable,
+    /// Said to be forbidden, but the policy doesn't forbid it, or by another rule.
+    #[error("ended as forbidden, but the policy in force does not forbid it so")]
+    NotForbidden,
     /// Said to be denied, but nobody denied it who may.
     #[error("ended as denied, but no admin has denied it")]
     NotDenied,
@@ -164,6 +218,10 @@ pub enum Did {
     Decided,
     /// Gave leave.
     Permitted,
+    /// Gave leave for good, to what is like a request.
+    Granted,
+    /// Took such leave back.
+    Revoked,
     /// Ended a request.
     Ended,
 }
@@ -196,7 +254,7 @@ impl Entry {
         self.did
     }
 
-    /// Position and digest of the request that it is about; for a request its own.
+    /// Position and digest of the request that it is about; for a request its own, for a revocation that of the grant.
     #[must_use]
     pub fn request(&self) -> Option<(u64, Digest)> {
         self.request
@@ -341,6 +399,39 @@ impl Replay {
     #[must_use]
     pub fn request(&self, digest: &Digest) -> Option<&Pending> {
         self.open().find(|pending| pending.request().digest() == *digest)
+    }
+
+    /// The grants given so far and the uses of the policy's rules.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        self.rules.standing()
+    }
+
+    /// What the policy in force says about an action before it is asked. `None` before the first entry.
+    #[must_use]
+    pub fn terms_for(&self, action: &Action, asked_by: &AskedBy, now: Time) -> Option<Demands> {
+        Some(Demands::of(self.roster()?, self.standing(), action, asked_by, now))
+    }
+
+    /// What [`decide`](crate::decide::decide) says now about the request with this digest, if it is open or permitted.
+    #[must_use]
+    pub fn decide(&self, request: &Digest, now: Time) -> Option<Verdict> {
+        let (pending, roster) = (self.request(request)?, self.roster()?);
+        Some(pending.decide(self.standing(), roster, now))
+    }
+
+    /// A grant that enough people gave beside their approvals of this open request and that isn't in the transcript yet, for the
+    /// gate to sign and to append before the permit. People may have given several: there is another one until it is `None`.
+    #[must_use]
+    pub fn grantable(&self, request: &Digest, now: Time) -> Option<Grant> {
+        self.rules.grantable(request, now)
+    }
+
+    /// How much a [`Snapshot`] would cite, in statements and times. Where that is much it needn't be kept after every entry.
+    #[must_use]
+    pub fn snapshot_weight(&self) -> usize {
+        let open = self.open().map(|pending| pending.decisions().len().saturating_add(2));
+        open.fold(self.standing().weight(), usize::saturating_add)
     }
 
     /// Whether the quoted checkpoint is of this very log. Only asked about sizes after the oldest open request.

@@ -13,6 +13,10 @@ words! {
     pub enum Class {
         /// Run a command.
         Command = "command",
+        /// Call a tool.
+        Tool = "tool",
+        /// Use a secret.
+        Secret = "secret",
         /// Change the roster.
         Roster = "roster",
     }
@@ -34,8 +38,16 @@ object! {
         pub roster: Digest,
         /// What kind of action.
         pub class: Class,
-        /// The quorum for this class when it was asked.
+        /// The class of risk by the policy in force when it was asked.
+        pub risk: Option<Name>,
+        /// How many people had to say yes when it was asked.
         pub need: u16,
+        /// Whether one denial was enough then.
+        pub veto: bool,
+        /// Whether whoever asks couldn't approve then.
+        pub four_eyes: bool,
+        /// What the number must be that approvals repeat ([`matching`]).
+        pub matching: Option<Digest>,
         /// What is to be done.
         pub action: Action,
         /// For whom.
@@ -55,6 +67,8 @@ object! {
     pub struct AskedBy {
         /// The agent.
         pub agent: Name,
+        /// The agents that it works for, the outermost first.
+        pub under: Vec<Name>,
         /// Who talks to it.
         pub user: Option<Text>,
         /// Where they talk.
@@ -63,6 +77,17 @@ object! {
         pub platform: Option<Text>,
     }
 }
+
+/// Agents above an agent.
+pub const UNDER: usize = 8;
+
+/// What a request holds in place of the number that its approvals must repeat (8.3). `number` is three ASCII digits.
+pub fn matching(nonce: &Id16, number: &str) -> Digest {
+    Digest::of(&[NUMBER, &[0], &nonce.0, number.as_bytes()].concat())
+}
+
+/// Section 2.1.
+const NUMBER: &[u8] = b"countersign/v1 number";
 
 /// The longest life of a request: 24 hours, in milliseconds.
 pub const LIFE_MS: u64 = 24 * 60 * 60 * 1000;
@@ -77,13 +102,14 @@ impl Payload for Request {
     fn check(&self) -> Result<(), String> {
         self.action.check()?;
         let own_gate = match &self.action {
-            Action::Command(_) => true,
+            Action::Command(_) | Action::Tool(_) | Action::Secret(_) => true,
             Action::Roster(contents) => contents.gate_device.party == self.gate,
         };
         let life = self.expires.millis().checked_sub(self.created.millis());
         let rules = [
             (self.class == self.action.class(), "class doesn't match the action"),
             (self.need >= 1, "need is zero"),
+            (self.asked_by.under.len() <= UNDER, "too many agents above the agent"),
             (own_gate, "gate device is another gate's"),
             (
                 life.is_some_and(|life| (1..=LIFE_MS).contains(&life)),
@@ -121,6 +147,23 @@ mod tests {
         assert!(!takes(|request| request.expires = at(NOON)));
         assert!(!takes(|request| request.expires = at(NOON - 1)));
         assert!(!takes(|request| request.expires = at(NOON + LIFE_MS + 1)));
+    }
+
+    #[test]
+    fn at_most_eight_agents_are_above_an_agent() {
+        let under = |count: usize| vec!["boss".parse::<Name>().unwrap(); count];
+        assert!(takes(|request| request.asked_by.under = under(UNDER)));
+        assert!(!takes(|request| request.asked_by.under = under(UNDER + 1)));
+    }
+
+    #[test]
+    fn a_number_is_of_one_request_alone() {
+        let nonce = Id16([1; 16]);
+        let here = matching(&nonce, "042");
+        assert_ne!(here, matching(&nonce, "043"));
+        assert_ne!(here, matching(&Id16([2; 16]), "042"));
+        let by_hand = [&b"countersign/v1 number\0"[..], &[1; 16], b"042"].concat();
+        assert_eq!(here, Digest::of(&by_hand));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use wire::identity::PartyId;
 
 use crate::device::{Certificate, Device};
 use crate::json::{object, words};
+use crate::policy::Policy;
 use crate::request::Class;
 use crate::scalar::{Digest, Name, RelayUrl, Time};
 use crate::statement::{Kind, Payload, Verified};
@@ -45,6 +46,16 @@ object! {
     }
 }
 
+words! {
+    /// What a gate does while it has no admin.
+    pub enum Unenrolled {
+        /// Nothing.
+        Refuse = "refuse",
+        /// Whatever it is asked, and every permit says so: for development.
+        Allow = "allow",
+    }
+}
+
 object! {
     /// What a change of roster asks leave for: all of a roster that people decide about.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +64,8 @@ object! {
         pub people: Vec<Person>,
         /// How many of them.
         pub quorum: Quorum,
+        /// What must be asked at all. None: everything.
+        pub policy: Option<Policy>,
         /// Where the gate's mailbox may be found.
         pub relays: Vec<RelayUrl>,
         /// The gate's own certificate.
@@ -78,6 +91,10 @@ object! {
         pub people: Vec<Person>,
         /// How many of them.
         pub quorum: Quorum,
+        /// What must be asked at all. None: everything.
+        pub policy: Option<Policy>,
+        /// What happens while there is no admin.
+        pub unenrolled: Unenrolled,
         /// Where the gate's mailbox may be found.
         pub relays: Vec<RelayUrl>,
         /// When, by the gate's clock.
@@ -113,6 +130,9 @@ pub enum RosterError {
     /// A quorum that can't be reached.
     #[error("a quorum is larger than the number of admins")]
     QuorumUnreachable,
+    /// A gate with admins that would run what nobody allowed.
+    #[error("unenrolled is allow although there is an admin")]
+    Unenrolled,
     /// The gate's certificate isn't the gate's.
     #[error("the gate's device is another party's")]
     AnotherGate,
@@ -134,7 +154,7 @@ impl Quorum {
     /// The quorum for this class.
     pub fn of(&self, class: Class) -> u16 {
         match class {
-            Class::Command => self.command,
+            Class::Command | Class::Tool | Class::Secret => self.command,
             Class::Roster => self.roster,
         }
     }
@@ -143,11 +163,16 @@ impl Quorum {
 impl RosterContents {
     /// The rules of 8.2 that need nothing but the contents.
     pub(crate) fn check(&self) -> Result<(), RosterError> {
-        check(&self.people, self.quorum, &self.gate_device)
+        check(&self.people, self.quorum, self.policy.as_ref(), &self.gate_device)
     }
 }
 
-fn check(people: &[Person], quorum: Quorum, gate_device: &Certificate) -> Result<(), RosterError> {
+fn check(
+    people: &[Person],
+    quorum: Quorum,
+    policy: Option<&Policy>,
+    gate_device: &Certificate,
+) -> Result<(), RosterError> {
     let devices = || people.iter().flat_map(|person| &person.devices);
     if people.len() > PEOPLE
         || devices().count() > DEVICES
@@ -173,7 +198,11 @@ fn check(people: &[Person], quorum: Quorum, gate_device: &Certificate) -> Result
     if quorum.command == 0 || quorum.roster == 0 {
         return Err(RosterError::QuorumZero);
     }
-    if admins > 0 && usize::from(quorum.command.max(quorum.roster)) > admins {
+    let largest = quorum
+        .command
+        .max(quorum.roster)
+        .max(policy.map_or(0, Policy::largest_quorum));
+    if admins > 0 && usize::from(largest) > admins {
         return Err(RosterError::QuorumUnreachable);
     }
     Ok(())
@@ -222,6 +251,7 @@ impl Roster {
         RosterContents {
             people: self.people.clone(),
             quorum: self.quorum,
+            policy: self.policy.clone(),
             relays: self.relays.clone(),
             gate_device: self.gate_device.clone(),
         }
@@ -231,6 +261,7 @@ impl Roster {
     pub fn has_contents(&self, contents: &RosterContents) -> bool {
         self.people == contents.people
             && self.quorum == contents.quorum
+            && self.policy == contents.policy
             && self.relays == contents.relays
             && self.gate_device == contents.gate_device
     }
@@ -256,7 +287,10 @@ impl Payload for Roster {
         if self.gate_device.party != self.gate {
             return Err(RosterError::AnotherGate.to_string());
         }
-        check(&self.people, self.quorum, &self.gate_device).map_err(|error| error.to_string())
+        if self.is_enrolled() && self.unenrolled == Unenrolled::Allow {
+            return Err(RosterError::Unenrolled.to_string());
+        }
+        check(&self.people, self.quorum, self.policy.as_ref(), &self.gate_device).map_err(|error| error.to_string())
     }
 }
 
@@ -351,6 +385,48 @@ mod tests {
         );
         assert_eq!(with(4, 1), Err(RosterError::QuorumUnreachable));
         assert_eq!(with(1, 4), Err(RosterError::QuorumUnreachable));
+    }
+
+    #[test]
+    fn a_class_of_risk_asks_for_nobody_who_is_not_there() {
+        let with = |quorum: u16| {
+            let mut contents = team().contents();
+            contents.policy = Some(policy_of(&format!("[class.c]\nquorum = {quorum}\n")));
+            contents.check()
+        };
+        assert_eq!((with(3), with(4)), (Ok(()), Err(RosterError::QuorumUnreachable)));
+        let mut nobody = genesis().contents();
+        nobody.policy = Some(policy_of("[class.c]\nquorum = 4\n"));
+        assert_eq!(nobody.check(), Ok(()));
+    }
+
+    #[test]
+    fn with_an_admin_nothing_happens_unasked() {
+        let mut roster = team().get().clone();
+        roster.unenrolled = Unenrolled::Allow;
+        assert!(sign(&identity(GATE), roster).is_err());
+        let mut free = genesis().get().clone();
+        free.unenrolled = Unenrolled::Allow;
+        let free = sign(&identity(GATE), free).unwrap();
+        // It stays so with an auditor, and ends with the first admin.
+        let with = |role| {
+            let contents = free
+                .contents()
+                .with_device(name("erin"), role, device(STRANGER))
+                .unwrap();
+            contents.after(&free, None, at(NOON)).unwrap().unenrolled
+        };
+        assert_eq!(
+            (with(Role::Auditor), with(Role::Admin)),
+            (Unenrolled::Allow, Unenrolled::Refuse)
+        );
+    }
+
+    #[test]
+    fn another_policy_is_another_roster() {
+        let contents = team_with(POLICY).contents();
+        assert!(team_with(POLICY).has_contents(&contents));
+        assert!(!team().has_contents(&contents) && !team_with("").has_contents(&contents));
     }
 
     #[test]

@@ -8,14 +8,19 @@ use wire::envelope::EnvelopeSecret;
 use wire::identity::Identity;
 use wire::mailbox::{Capability, MailboxKey};
 
-use crate::action::{Action, Command, Executable, Limits, Stdin};
+use crate::action::{
+    Action, Bound, Command, Directory, Inode, Input, Limits, Mark, Operand, SecretUse, Stdin, ToolCall,
+};
 use crate::change::Change;
 use crate::checkpoint::Checkpoint;
 use crate::decision::{Answer, Decision};
 use crate::device::Device;
+use crate::grant::{Grant, Terms};
 use crate::invite::{Invite, InviteSecret};
 use crate::pairing::{Address, Join, Nonce, commitment};
+use crate::policy::Policy;
 use crate::request::{AskedBy, Class, Request};
+use crate::revocation::Revocation;
 use crate::roster::{Quorum, Role, Roster};
 use crate::scalar::{ByteString, Digest, Id16, LeafKey, Text, Time};
 use crate::statement::{Verified, sign};
@@ -99,30 +104,151 @@ pub(crate) fn bytes(text: &str) -> ByteString {
     ByteString::new(text).unwrap()
 }
 
+/// A file in this place, of this name's contents.
+pub(crate) fn bound(path: &str, number: u64) -> Bound {
+    let (_, name) = path.rsplit_once('/').unwrap();
+    Bound {
+        path: bytes(path),
+        inode: inode(number),
+        sha256: Digest::of(name.as_bytes()),
+    }
+}
+
+pub(crate) fn inode(number: u64) -> Inode {
+    Inode { device: 0xfd01, number }
+}
+
+/// A command with everything that one can have but an interpreter: nothing of it may be granted with blanks.
 pub(crate) fn command() -> Command {
+    let mut command = plain_command();
+    command.argv.push(ByteString::new(&b"\xff\xfe"[..]).unwrap());
+    command.stdin = Stdin::Bytes(Input {
+        sha256: Digest::of(b"yes\n"),
+        bytes: 4,
+    });
+    command.operands = vec![Operand {
+        argument: 2,
+        file: bound("/srv/app/production", 0x3c4d),
+    }];
+    command.marks = vec![Mark::Odd, Mark::Writable];
+    command
+}
+
+/// A command that may be granted and allowed, also with blanks.
+pub(crate) fn plain_command() -> Command {
     Command {
-        executable: Executable {
-            path: bytes("/usr/bin/deploy"),
-            sha256: Digest::of(b"deploy"),
-        },
-        argv: vec![
-            bytes("deploy"),
-            bytes("--to"),
-            bytes("production"),
-            ByteString::new(&b"\xff\xfe"[..]).unwrap(),
-        ],
+        executable: bound("/usr/bin/deploy", 0x1a2b),
+        interpreter: None,
+        argv: vec![bytes("deploy"), bytes("--to"), bytes("production")],
         env: vec![
             (bytes("LANG"), bytes("C.UTF-8")),
-            (bytes("PATH"), bytes("/usr/bin:/bin")),
+            (bytes("PATH"), bytes("/usr/local/bin:/usr/bin:/bin")),
         ],
-        directory: bytes("/srv/app"),
+        directory: Directory {
+            path: bytes("/srv/app"),
+            inode: inode(2),
+        },
         stdin: Stdin::None,
+        operands: Vec::new(),
         limits: Limits {
             wall_ms: 30_000,
             output_bytes: 1 << 20,
+            memory_bytes: 1 << 28,
         },
         uid: 1000,
+        marks: Vec::new(),
     }
+}
+
+/// A script: the kernel starts an interpreter for it.
+pub(crate) fn script() -> Command {
+    Command {
+        executable: bound("/srv/app/release notes.py", 0x5e6f),
+        interpreter: Some(bound("/usr/bin/python3.12", 0x7a8b)),
+        argv: vec![bytes("./release notes.py"), bytes("--draft")],
+        marks: vec![Mark::Runner, Mark::Writable],
+        ..plain_command()
+    }
+}
+
+pub(crate) fn tool_call() -> ToolCall {
+    ToolCall {
+        server: Text::new("files").unwrap(),
+        tool: Text::new("write_file").unwrap(),
+        schema: Digest::of(b"schema of write_file"),
+        arguments: Text::new("{\"path\":\"/srv/app/caf\u{e9}\",  \"text\":\"\u{202e}\"}").unwrap(),
+    }
+}
+
+pub(crate) fn secret_use() -> SecretUse {
+    SecretUse {
+        name: "registry-token".parse().unwrap(),
+        host: Text::new("registry.example.org").unwrap(),
+        method: Text::new("PUT").unwrap(),
+        path: Text::new("/v2/app/manifests/latest").unwrap(),
+    }
+}
+
+/// A rule of each effect, two classes and a layer. Its largest quorum is 2.
+pub(crate) const POLICY: &str = r#"mode = "allowlist"
+
+[[layer]]
+agent = "guest"
+mode = "deny"
+
+[class.deploy]
+quorum = 2
+veto = false
+four_eyes = true
+expires = "10m"
+
+[class.careful]
+number = true
+
+[person.alice]
+users = ["matrix:alice"]
+
+[[rule]]
+effect = "deny"
+command = ["rm", { rest = true }]
+
+[[rule]]
+effect = "allow"
+agents = ["butler"]
+command = ["ls", "-l", { like = "*.log" }]
+uses = 2
+per = "1h"
+
+[[rule]]
+effect = "ask"
+command = ["deploy", { rest = true }]
+class = "deploy"
+
+[[rule]]
+effect = "ask"
+secret = "registry-token"
+class = "careful"
+
+[[rule]]
+effect = "allow"
+tool = "files/read_file"
+"#;
+
+pub(crate) fn policy() -> Policy {
+    policy_of(POLICY)
+}
+
+pub(crate) fn policy_of(text: &str) -> Policy {
+    serde_json::from_value(text.into()).unwrap()
+}
+
+/// The team with this policy.
+pub(crate) fn team_with(policy: &str) -> Verified<Roster> {
+    let contents = team()
+        .contents()
+        .with(&Change::Policy(Some(policy_of(policy))))
+        .unwrap();
+    sign(&identity(GATE), contents.after(&genesis(), None, at(NOON)).unwrap()).unwrap()
 }
 
 /// A request of a minute's life at index 2, changed by `edit` before it is signed.
@@ -134,10 +260,15 @@ pub(crate) fn request_with(roster: &Verified<Roster>, edit: impl FnOnce(&mut Req
         nonce: Id16([0x22; 16]),
         roster: roster.digest(),
         class: Class::Command,
+        risk: None,
         need: roster.quorum.command,
+        veto: true,
+        four_eyes: false,
+        matching: None,
         action: Action::Command(command()),
         asked_by: AskedBy {
             agent: "butler".parse().unwrap(),
+            under: Vec::new(),
             user: Some(Text::new("Erin \u{202e}").unwrap()),
             conversation: None,
             platform: Some(Text::new("matrix").unwrap()),
@@ -174,11 +305,60 @@ pub(crate) fn decision_quoting(
         party: identity(seed).party(),
         request: request.digest(),
         verdict,
+        number: None,
+        grant: None,
         reason: Text::default(),
         time: at(NOON + u64::from(seed)),
         checkpoint,
     };
     sign(&identity(seed), decision).unwrap()
+}
+
+/// An approval that grants what is like it on these terms.
+pub(crate) fn granting(seed: u8, request: &Verified<Request>, terms: &Terms) -> Verified<Decision> {
+    let decision = Decision {
+        grant: Some(terms.clone()),
+        ..decision(seed, request, Answer::Approve).get().clone()
+    };
+    sign(&identity(seed), decision).unwrap()
+}
+
+/// Until an hour later, ten times, and only for the same user.
+pub(crate) fn terms() -> Terms {
+    Terms {
+        blanks: vec![2],
+        user: true,
+        conversation: false,
+        not_after: Some(at(NOON + 60 * MINUTE)),
+        uses: Some(10),
+    }
+}
+
+/// What these approvals grant.
+pub(crate) fn grant(
+    roster: &Verified<Roster>,
+    request: &Verified<Request>,
+    decisions: &[Verified<Decision>],
+    terms: &Terms,
+) -> Verified<Grant> {
+    let grant = Grant {
+        request: request.digest(),
+        roster: roster.digest(),
+        decisions: decisions.iter().map(Verified::digest).collect(),
+        terms: terms.clone(),
+        time: at(NOON + 4),
+    };
+    sign(&identity(GATE), grant).unwrap()
+}
+
+pub(crate) fn revocation(seed: u8, grant: &Verified<Grant>) -> Verified<Revocation> {
+    let revocation = Revocation {
+        party: identity(seed).party(),
+        grant: grant.digest(),
+        reason: Text::new("not any more").unwrap(),
+        time: at(NOON + 6),
+    };
+    sign(&identity(seed), revocation).unwrap()
 }
 
 /// Signs any payload as any type, by DSSE's own rules and nothing of this crate: how others, and liars, make

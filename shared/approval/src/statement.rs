@@ -57,9 +57,11 @@ use wire::identity::{Identity, PartyId};
 
 use crate::decision::Decision;
 use crate::device::Device;
+use crate::grant::Grant;
 use crate::outcome::Outcome;
 use crate::permit::Permission;
 use crate::request::Request;
+use crate::revocation::Revocation;
 use crate::roster::Roster;
 pub use crate::scalar::{ByteString, Digest, Id16, LeafKey, Name, RelayUrl, ScalarError, Text, Time};
 
@@ -107,6 +109,10 @@ crate::json::words! {
         Permit = "permit",
         /// How it ended.
         Outcome = "outcome",
+        /// A standing permission.
+        Grant = "grant",
+        /// No more of that.
+        Revocation = "revocation",
     }
 }
 
@@ -145,6 +151,10 @@ pub enum Statement {
     Permit(Permission),
     /// How it ended.
     Outcome(Outcome),
+    /// A standing permission.
+    Grant(Grant),
+    /// No more of that.
+    Revocation(Revocation),
 }
 
 impl Statement {
@@ -157,6 +167,8 @@ impl Statement {
             Self::Decision(_) => Kind::Decision,
             Self::Permit(_) => Kind::Permit,
             Self::Outcome(_) => Kind::Outcome,
+            Self::Grant(_) => Kind::Grant,
+            Self::Revocation(_) => Kind::Revocation,
         }
     }
 
@@ -168,6 +180,8 @@ impl Statement {
             Kind::Decision => read(signer, payload).map(Self::Decision),
             Kind::Permit => read(signer, payload).map(Self::Permit),
             Kind::Outcome => read(signer, payload).map(Self::Outcome),
+            Kind::Grant => read(signer, payload).map(Self::Grant),
+            Kind::Revocation => read(signer, payload).map(Self::Revocation),
         }
     }
 }
@@ -421,6 +435,8 @@ kinds! {
     decision: Decision(Decision),
     permit: Permit(Permission),
     outcome: Outcome(Outcome),
+    grant: Grant(Grant),
+    revocation: Revocation(Revocation),
 }
 
 /// Signs a payload. What it returns is what everybody else will take: the payload is read back by the same reader

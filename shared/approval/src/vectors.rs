@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 mod decisions;
 mod messages;
 mod pairings;
+mod policies;
+mod renderings;
 mod statements;
 
 fn path(file: &str) -> PathBuf {

@@ -3,6 +3,7 @@
 use wire::identity::PartyId;
 
 use crate::outcome::Ended;
+use crate::permit::Basis;
 use crate::replay::{Did, Entry, Pending};
 use crate::scalar::Time;
 use crate::statement::Statement;
@@ -31,13 +32,15 @@ pub struct Summary {
     pub requests: Tally,
 }
 
-/// Requests by how they ended.
+/// Requests by how they ended, permits by what they rest on, and standing permissions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Asked in all.
     pub asked: u64,
     /// Permitted, and run.
     pub ran: u64,
+    /// Permitted, and handed to whoever asked.
+    pub released: u64,
     /// Permitted, but never started.
     pub failed: u64,
     /// Permitted, and nobody can say what happened.
@@ -46,6 +49,8 @@ pub struct Tally {
     pub changed: u64,
     /// An admin said no.
     pub denied: u64,
+    /// The policy said no.
+    pub forbidden: u64,
     /// Nobody said yes in time.
     pub expired: u64,
     /// Taken back.
@@ -54,22 +59,42 @@ pub struct Tally {
     pub permitted: u64,
     /// Not answered when the transcript was exported.
     pub open: u64,
+    /// Permits that rest on a grant.
+    pub by_grant: u64,
+    /// Permits that rest on the policy alone.
+    pub by_policy: u64,
+    /// Permits that rest on nothing, because there was no admin yet.
+    pub unenrolled: u64,
+    /// Grants given.
+    pub granted: u64,
+    /// Grants taken back.
+    pub revoked: u64,
 }
 
 impl Tally {
-    /// Counts what an entry did to a request.
+    /// Counts what an entry did.
     pub(super) fn count(&mut self, entry: &Entry) {
         let counter = match (entry.did(), entry.statement().get()) {
             (Did::Asked, _) => &mut self.asked,
             (Did::Changed, _) => &mut self.changed,
             (Did::Ended, Statement::Outcome(outcome)) => match outcome.result {
                 Ended::Ran(_) => &mut self.ran,
+                Ended::Released(_) => &mut self.released,
                 Ended::Failed(_) => &mut self.failed,
                 Ended::Unknown(_) => &mut self.unknown,
                 Ended::Denied(_) => &mut self.denied,
+                Ended::Forbidden(_) => &mut self.forbidden,
                 Ended::Expired(_) => &mut self.expired,
                 Ended::Withdrawn(_) => &mut self.withdrawn,
             },
+            (_, Statement::Permit(permit)) => match permit.basis {
+                Basis::Decisions(_) => return,
+                Basis::Grant(_) => &mut self.by_grant,
+                Basis::Rule(_) | Basis::Mode(_) => &mut self.by_policy,
+                Basis::Unenrolled(_) => &mut self.unenrolled,
+            },
+            (_, Statement::Grant(_)) => &mut self.granted,
+            (_, Statement::Revocation(_)) => &mut self.revoked,
             _ => return,
         };
         *counter += 1;

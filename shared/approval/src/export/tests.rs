@@ -22,10 +22,18 @@ fn a_season_is_summed_up() {
     assert_eq!((summary.size, summary.root), (world.replay.size(), world.replay.root()));
     assert_eq!(summary.checkpoint, world.checkpoint().as_str());
     assert_eq!((summary.people, summary.admins), (3, 2));
-    let (ran, denied, expired, withdrawn, changed) = (3, 1, 1, 1, 3);
-    let (failed, unknown, permitted, open) = (1, 1, 1, 1);
+    let (ran, denied, expired, withdrawn, changed) = (7, 1, 1, 3, 4);
+    let (failed, unknown, permitted, open) = (1, 3, 1, 1);
+    let (by_grant, by_policy, granted) = (2, 3, 2);
     let requests = Tally {
-        asked: 13,
+        asked: 24,
+        released: 1,
+        forbidden: 1,
+        unenrolled: 0,
+        revoked: 1,
+        by_grant,
+        by_policy,
+        granted,
         ran,
         failed,
         unknown,

@@ -3,11 +3,15 @@
 
 use super::*;
 use crate::decision::Answer;
+use crate::grant::Terms;
 use crate::outcome::{Ended, Exit, Nothing};
-use crate::permit::Permission;
+use crate::permit::{Basis, Permission};
 use crate::replay::Replay;
 use crate::replay::fixture::*;
 use crate::roster::Role;
+use crate::scalar::{Digest, Time};
+use crate::statement::sign;
+use crate::transcript::Tree;
 
 fn prove(world: &World, id: &str) -> Result<String, ProveError> {
     let mut prover = Prover::new(id)?;
@@ -78,7 +82,7 @@ fn every_request_of_a_season_can_be_shown_alone() {
             shown += 1;
         }
     }
-    assert_eq!(shown, 13);
+    assert_eq!(shown, 24);
 }
 
 #[test]
@@ -161,7 +165,15 @@ fn what_is_not_one_request_in_order_is_refused() {
     // 0 genesis, 1 roster, 2 request, 3 decision, 4 another request, 5 permit, 6 outcome
     check(&forged(&world, &[1, 2, 3, 5, 6])).unwrap();
     check(&forged(&world, &[1, 2])).unwrap();
-    for entries in [&[][..], &[1], &[2, 3], &[0, 1, 2, 3, 5, 6], &[1, 1, 2], &[1, 2, 2]] {
+    for entries in [
+        &[][..],
+        &[1],
+        &[2, 3],
+        &[0, 1, 2, 3, 5, 6],
+        &[1, 1, 2],
+        &[1, 2, 2],
+        &[1, 3, 2],
+    ] {
         assert!(
             matches!(check(&forged(&world, entries)), Err(ProofFileError::Order)),
             "{entries:?}"
@@ -173,7 +185,6 @@ fn what_is_not_one_request_in_order_is_refused() {
         (&[1, 2, 3, 6], 6),
         (&[1, 2, 3, 4, 5, 6], 4),
         (&[1, 4, 5], 5),
-        (&[1, 3, 2], 3),
     ] {
         let error = check(&forged(&world, entries)).unwrap_err();
         assert_eq!(error.index(), Some(index), "{entries:?}: {error}");
@@ -198,7 +209,8 @@ fn a_gate_cannot_prove_what_nobody_approved() {
     let permit = Permission {
         request,
         roster,
-        decisions: vec![first, second],
+        basis: Basis::Decisions(vec![first, second]),
+        confined: Vec::new(),
         time: world.time(),
     };
     let permit = crate::statement::sign(&identity(GATE), permit).unwrap();
@@ -238,4 +250,211 @@ fn what_somebody_expects_is_compared() {
     assert!(matches!(expect(None, Some(fork)), Err(ProofFileError::Fork(7))));
     let foreign = Checkpoint::sign(&identity(77), 7, [1; 32]);
     assert!(matches!(expect(None, Some(foreign)), Err(ProofFileError::Known(_))));
+}
+
+/// 0 genesis, 1 roster, 2 granted request, 3 and 4 approvals, 5 grant, 6 permit, 7 outcome, 8 request, 9 permit, 10 outcome.
+fn by_grant() -> (World, Digest, Digest) {
+    let mut world = World::two_of_three();
+    let grant = world.granted(command(&[b"git", b"fetch", b"upstream"]), &last_blank(2));
+    let request = world.ask(command(&[b"git", b"fetch", b"mirror"]));
+    world.permit(request);
+    world.end(request, ran(Exit::Code(0), None));
+    (world, grant, request)
+}
+
+#[test]
+fn an_approval_by_a_grant_carries_the_grant() {
+    let (world, _, request) = by_grant();
+    let proven = check(&prove(&world, &request.to_string()).unwrap()).unwrap();
+    let indexes: Vec<u64> = proven.entries().iter().map(|(index, _)| *index).collect();
+    assert_eq!(indexes, [1, 2, 3, 4, 5, 8, 9, 10]);
+    assert_eq!(proven.request().digest(), request);
+    assert!(proven.pending().is_none());
+    for (missing, index) in [(2, 3), (3, 4), (4, 5), (5, 5)] {
+        let entries: Vec<usize> = [1, 2, 3, 4, 5, 8, 9, 10]
+            .into_iter()
+            .filter(|at| *at != missing)
+            .collect();
+        let error = check(&forged(&world, &entries)).unwrap_err();
+        assert!(
+            missing == 5 || error.index() == Some(index),
+            "without {missing}: {error}"
+        );
+    }
+    // What was granted can be shown as well, without the grant.
+    let granted = world.entries[2].digest().to_string();
+    let proven = check(&prove(&world, &granted).unwrap()).unwrap();
+    assert_eq!(proven.entries().len(), 6);
+}
+
+#[test]
+fn a_grant_given_before_a_roster_and_while_the_request_waits_is_carried_too() {
+    let mut world = World::two_of_three();
+    let waiting = world.ask(command(&[b"git", b"fetch"]));
+    world.granted(command(&[b"git", b"fetch"]), &Terms::exact());
+    world.permit(waiting);
+    let proven = check(&prove(&world, &waiting.to_string()).unwrap()).unwrap();
+    let indexes: Vec<u64> = proven.entries().iter().map(|(index, _)| *index).collect();
+    assert_eq!(indexes, [1, 2, 3, 4, 5, 6, 9]);
+
+    let (mut world, _, _) = by_grant();
+    world.change(world.contents(three(), 2, 3), &[ALICE, BOB]);
+    let later = world.ask(command(&[b"git", b"fetch", b"backup"]));
+    world.permit(later);
+    let proven = check(&prove(&world, &later.to_string()).unwrap()).unwrap();
+    let indexes: Vec<u64> = proven.entries().iter().map(|(index, _)| *index).collect();
+    assert_eq!(indexes, [2, 3, 4, 5, 15, 16, 17]);
+    assert_eq!(proven.pending().unwrap().request().digest(), later);
+}
+
+#[test]
+fn time_goes_on_from_the_grants_request_too() {
+    let (mut world, _, _) = by_grant();
+    world.change(world.contents(three(), 2, 3), &[ALICE, BOB]);
+    let later = world.ask(command(&[b"git", b"fetch", b"backup"]));
+    world.permit(later);
+    let said = |at: usize| world.entries[at].verify().unwrap();
+    let (roster, request, permit) = (said(15), said(16), said(17));
+    let proof_with = |created: Time| {
+        let mut world = world.clone();
+        let roster = Roster {
+            created,
+            ..roster.roster().unwrap().get().clone()
+        };
+        let roster = sign(&identity(GATE), roster).unwrap();
+        let request = Request {
+            roster: roster.digest(),
+            ..request.request().unwrap().get().clone()
+        };
+        let request = sign(&identity(GATE), request).unwrap();
+        let permit = Permission {
+            request: request.digest(),
+            roster: roster.digest(),
+            ..permit.permit().unwrap().get().clone()
+        };
+        let permit = sign(&identity(GATE), permit).unwrap();
+        world.entries.truncate(15);
+        world.entries.extend([
+            roster.signed().clone(),
+            request.signed().clone(),
+            permit.signed().clone(),
+        ]);
+        check(&forged(&world, &[2, 3, 4, 5, 15, 16, 17]))
+    };
+    proof_with(roster.roster().unwrap().created).unwrap();
+    let error = proof_with(Time::from_millis(0).unwrap()).unwrap_err();
+    assert!(
+        matches!(&error, ProofFileError::Entry(finding) if finding.index == 15 && matches!(finding.kind, FindingKind::Time { .. })),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_grant_of_the_very_request_that_it_opens_is_shown_with_it() {
+    let policy = "[class.c]\nveto = false\n[[rule]]\neffect = \"ask\"\nclass = \"c\"\n";
+    let mut world = World::two_of_three_under(policy);
+    let request = world.ask(command(&[b"git", b"fetch"]));
+    world.approve_for_good(ALICE, request, &Terms::exact());
+    world.approve_for_good(BOB, request, &Terms::exact());
+    let grant = world.grantable(request).unwrap();
+    let grant = world.say(GATE, grant);
+    // Alice changes her mind about this one time: her grant still stands.
+    world.deny(ALICE, request);
+    assert_eq!(world.permission(request).basis, Basis::Grant(grant));
+    world.permit(request);
+    let proven = check(&prove(&world, &request.to_string()).unwrap()).unwrap();
+    assert_eq!(proven.entries().len(), 7);
+}
+
+#[test]
+fn a_gate_cannot_prove_by_a_grant_that_nobody_gave() {
+    let mut world = World::two_of_three();
+    let granted = world.ask(command(&[b"git", b"fetch"]));
+    let alice = world.approve_for_good(ALICE, granted, &Terms::exact());
+    let bob = world.approve(BOB, granted);
+    let request = world.ask(command(&[b"git", b"fetch"]));
+    let (roster, time) = (world.roster().digest(), world.time());
+    let sign = |world: &mut World, decisions: &[Digest]| {
+        let grant = crate::grant::Grant {
+            request: granted,
+            roster,
+            decisions: decisions.to_vec(),
+            terms: Terms::exact(),
+            time,
+        };
+        let grant = crate::statement::sign(&identity(GATE), grant).unwrap();
+        let permit = Permission {
+            request,
+            roster,
+            basis: Basis::Grant(grant.digest()),
+            confined: Vec::new(),
+            time,
+        };
+        let permit = crate::statement::sign(&identity(GATE), permit).unwrap();
+        world.entries.truncate(6);
+        world.entries.extend([grant.signed().clone(), permit.signed().clone()]);
+    };
+    // 2 granted request, 3 and 4 decisions, 5 request, 6 grant, 7 permit
+    sign(&mut world, &[alice, bob]);
+    let error = check(&forged(&world, &[1, 2, 3, 4, 5, 6, 7])).unwrap_err();
+    assert_eq!(error.index(), Some(4), "Bob's approval grants nothing: {error}");
+    sign(&mut world, &[alice]);
+    let error = check(&forged(&world, &[1, 2, 3, 5, 6, 7])).unwrap_err();
+    assert_eq!(error.index(), Some(7), "Alice alone isn't two: {error}");
+    sign(&mut world, &[alice, alice]);
+    let error = check(&forged(&world, &[1, 2, 3, 5, 6, 7])).unwrap_err();
+    assert_eq!(error.index(), Some(6), "{error}");
+}
+
+const THRICE: &str = r#"
+[class.careful]
+quorum = 3
+[[rule]]
+effect = "allow"
+command = ["git", "status"]
+uses = 1
+class = "careful"
+[[rule]]
+effect = "allow"
+command = ["git", "status"]
+uses = 1
+[[rule]]
+effect = "allow"
+command = ["git", "status"]
+agents = ["builder"]
+uses = 1
+"#;
+
+#[test]
+fn how_often_rules_were_used_is_the_gates_word() {
+    let mut world = World::two_of_three_under(THRICE);
+    let mut bases = Vec::new();
+    for _ in 0..3 {
+        let request = world.ask(command(&[b"git", b"status"]));
+        bases.push(world.permission(request).basis);
+        world.permit(request);
+        let proven = check(&prove(&world, &request.to_string()).unwrap()).unwrap();
+        assert!(proven.pending().unwrap().permit().is_some());
+    }
+    assert_eq!(bases, [Basis::Rule(0), Basis::Rule(1), Basis::Rule(2)]);
+    let fourth = world.ask(command(&[b"git", b"status"]));
+    for seed in [ALICE, CAROL] {
+        world.approve(seed, fourth);
+    }
+    world.permit(fourth);
+    check(&prove(&world, &fourth.to_string()).unwrap()).unwrap();
+    // But no count makes a rule allow what it doesn't match.
+    let other = world.ask(command(&[b"git", b"push"]));
+    let permit = Permission {
+        request: other,
+        roster: world.roster().digest(),
+        basis: Basis::Rule(1),
+        confined: Vec::new(),
+        time: world.time(),
+    };
+    let permit = crate::statement::sign(&identity(GATE), permit).unwrap();
+    let at = world.entries.len();
+    world.entries.push(permit.signed().clone());
+    let error = check(&forged(&world, &[1, at - 1, at])).unwrap_err();
+    assert_eq!(error.index(), Some(at as u64), "{error}");
 }

@@ -4,16 +4,19 @@
 use wire::identity::{Identity, PartyId};
 
 use super::{Entry, Finding, Replay};
-use crate::action::{Action, Command, Executable, Limits, Stdin};
+use crate::action::{Action, Bound, Command, Directory, Inode, Limits, Stdin, ToolCall};
 use crate::checkpoint::Checkpoint;
 use crate::decide::Verdict;
 use crate::decision::{Answer, Decision};
 use crate::device::{Certificate, Device};
 use crate::export::ExportWriter;
-use crate::outcome::{Ended, Exit, Failed, Nothing, Outcome, Ran, Stopped, Stream};
-use crate::permit::Permission;
-use crate::request::{AskedBy, Request};
-use crate::roster::{Person, Quorum, Role, Roster, RosterContents};
+use crate::grant::{Grant, Terms};
+use crate::outcome::{Ended, Exit, Failed, Forbidden, Nothing, Outcome, Ran, Stopped, Stream};
+use crate::permit::{Confined, Permission};
+use crate::policy::Policy;
+use crate::request::{AskedBy, Request, matching};
+use crate::revocation::Revocation;
+use crate::roster::{Person, Quorum, Role, Roster, RosterContents, Unenrolled};
 use crate::scalar::{ByteString, Digest, Id16, LeafKey, Text, Time};
 use crate::statement::{Payload, Signed, Verified, sign};
 
@@ -52,20 +55,54 @@ pub(crate) fn bytes(text: impl AsRef<[u8]>) -> ByteString {
 
 pub(crate) fn command(argv: &[&[u8]]) -> Action {
     Action::Command(Command {
-        executable: Executable {
+        executable: Bound {
             path: bytes("/usr/bin/git"),
+            inode: Inode {
+                device: 0xfd01,
+                number: 7,
+            },
             sha256: Digest::of(b"git"),
         },
+        interpreter: None,
         argv: argv.iter().map(bytes).collect(),
-        env: vec![(bytes("LANG"), bytes("C.UTF-8"))],
-        directory: bytes("/srv/site"),
+        env: vec![
+            (bytes("LANG"), bytes("C.UTF-8")),
+            (bytes("PATH"), bytes("/usr/local/bin:/usr/bin:/bin")),
+        ],
+        directory: Directory {
+            path: bytes("/srv/site"),
+            inode: Inode {
+                device: 0xfd01,
+                number: 2,
+            },
+        },
         stdin: Stdin::None,
+        operands: Vec::new(),
         limits: Limits {
             wall_ms: 30_000,
             output_bytes: 1 << 20,
+            memory_bytes: 0,
         },
         uid: 1000,
+        marks: Vec::new(),
     })
+}
+
+pub(crate) fn tool(arguments: &str) -> Action {
+    Action::Tool(ToolCall {
+        server: Text::new("issues").unwrap(),
+        tool: Text::new("close").unwrap(),
+        schema: Digest::of(b"close"),
+        arguments: Text::new(arguments).unwrap(),
+    })
+}
+
+/// Any such command with one argument at the end.
+pub(crate) fn last_blank(argument: u32) -> Terms {
+    Terms {
+        blanks: vec![argument],
+        ..Terms::exact()
+    }
 }
 
 pub(crate) fn stream(text: &str) -> Stream {
@@ -85,6 +122,9 @@ pub(crate) fn ran(exit: Exit, stopped: Option<Stopped>) -> Ended {
     })
 }
 
+/// What the gate shows where a number is wanted.
+pub(crate) const NUMBER: &str = "042";
+
 pub(crate) const GATE: u8 = 1;
 pub(crate) const ALICE: u8 = 11;
 pub(crate) const ALICE_TABLET: u8 = 12;
@@ -103,6 +143,10 @@ pub(crate) struct World {
 impl World {
     /// With the genesis and nobody to ask.
     pub(crate) fn new() -> Self {
+        Self::unenrolled(Unenrolled::Refuse)
+    }
+
+    pub(crate) fn unenrolled(unenrolled: Unenrolled) -> Self {
         let replay = Replay::new(Some(party(GATE)));
         let mut world = Self {
             replay,
@@ -118,6 +162,8 @@ impl World {
             gate_device: certificate(GATE, "gate"),
             people: Vec::new(),
             quorum: Quorum { command: 1, roster: 1 },
+            policy: None,
+            unenrolled,
             relays: vec!["wss://relay.example.org".parse().unwrap()],
             created: world.time(),
         };
@@ -136,6 +182,16 @@ impl World {
     /// Alice, Bob and Carol, of whom two must approve.
     pub(crate) fn two_of_three() -> Self {
         Self::with(three(), 2, 2)
+    }
+
+    /// The same under this policy.
+    pub(crate) fn two_of_three_under(policy: &str) -> Self {
+        let mut world = Self::new();
+        let mut contents = world.contents(three(), 2, 2);
+        contents.policy = Some(Policy::parse(policy).unwrap());
+        let next = world.next_roster(&contents, None);
+        world.say(GATE, next);
+        world
     }
 
     pub(crate) fn time(&self) -> Time {
@@ -175,44 +231,41 @@ impl World {
     }
 
     pub(crate) fn next_roster(&self, contents: &RosterContents, basis: Option<Digest>) -> Roster {
-        let RosterContents {
-            people,
-            quorum,
-            relays,
-            gate_device,
-        } = contents.clone();
-        Roster {
-            gate: party(GATE),
-            epoch: self.roster().epoch + 1,
-            previous: Some(self.roster().digest()),
-            basis,
-            gate_device,
-            people,
-            quorum,
-            relays,
-            created: self.time(),
-        }
+        contents.clone().after(self.roster(), basis, self.time()).unwrap()
     }
 
+    /// As the gate would ask it.
     pub(crate) fn request(&self, action: Action) -> Request {
+        self.request_of(action, "builder", "Maria")
+    }
+
+    pub(crate) fn request_of(&self, action: Action, agent: &str, user: &str) -> Request {
+        let asked_by = AskedBy {
+            agent: agent.parse().unwrap(),
+            under: Vec::new(),
+            user: Some(Text::new(user).unwrap()),
+            conversation: None,
+            platform: None,
+        };
+        let nonce = Id16([self.drawn; 16]);
+        let demands = self.replay.terms_for(&action, &asked_by, self.time()).unwrap();
         Request {
             gate: party(GATE),
             incarnation: Id16([9; 16]),
             index: self.replay.size(),
-            nonce: Id16([self.drawn; 16]),
+            nonce,
             roster: self.roster().digest(),
             class: action.class(),
-            need: self.roster().quorum.of(action.class()),
+            risk: demands.risk,
+            need: demands.need,
+            veto: demands.veto,
+            four_eyes: demands.four_eyes,
+            matching: demands.number.then(|| matching(&nonce, NUMBER)),
             action,
-            asked_by: AskedBy {
-                agent: "builder".parse().unwrap(),
-                user: Some(Text::new("Maria").unwrap()),
-                conversation: None,
-                platform: None,
-            },
+            asked_by,
             reason: Text::new("the release is ready").unwrap(),
             created: self.time(),
-            expires: self.time().plus_millis(600_000),
+            expires: self.time().plus_millis(demands.life_ms.min(600_000)),
         }
     }
 
@@ -222,11 +275,19 @@ impl World {
         self.say(GATE, request)
     }
 
+    pub(crate) fn ask_of(&mut self, action: Action, agent: &str, user: &str) -> Digest {
+        self.drawn += 1;
+        let request = self.request_of(action, agent, user);
+        self.say(GATE, request)
+    }
+
     pub(crate) fn decision(&self, by: u8, request: Digest, verdict: Answer) -> Decision {
         Decision {
             party: identity(by).party(),
             request,
             verdict,
+            number: None,
+            grant: None,
             reason: Text::default(),
             time: self.time(),
             checkpoint: self.checkpoint().as_str().to_owned(),
@@ -238,21 +299,58 @@ impl World {
         self.say(by, decision)
     }
 
+    /// Yes, and to what is like it from now on.
+    pub(crate) fn approve_for_good(&mut self, by: u8, request: Digest, terms: &Terms) -> Digest {
+        let mut decision = self.decision(by, request, Answer::Approve);
+        decision.grant = Some(terms.clone());
+        self.say(by, decision)
+    }
+
+    /// The grant that the gate would give.
+    pub(crate) fn grantable(&self, request: Digest) -> Option<Grant> {
+        self.replay.grantable(&request, self.time())
+    }
+
+    /// Asked, approved by Alice and Bob on these terms, granted, permitted and run: what it is granted by.
+    pub(crate) fn granted(&mut self, action: Action, terms: &Terms) -> Digest {
+        let request = self.ask(action);
+        self.approve_for_good(ALICE, request, terms);
+        self.approve_for_good(BOB, request, terms);
+        let grant = self.grantable(request).unwrap();
+        let grant = self.say(GATE, grant);
+        self.permit(request);
+        self.end(request, Ended::Unknown(Nothing {}));
+        grant
+    }
+
+    pub(crate) fn revocation(&self, by: u8, grant: Digest) -> Revocation {
+        Revocation {
+            party: party(by),
+            grant,
+            reason: Text::default(),
+            time: self.time(),
+        }
+    }
+
+    pub(crate) fn revoke(&mut self, by: u8, grant: Digest) -> Digest {
+        let revocation = self.revocation(by, grant);
+        self.say(by, revocation)
+    }
+
     pub(crate) fn deny(&mut self, by: u8, request: Digest) -> Digest {
         let decision = self.decision(by, request, Answer::Deny);
         self.say(by, decision)
     }
 
     pub(crate) fn permission(&self, request: Digest) -> Permission {
-        match self
-            .replay
-            .request(&request)
-            .unwrap()
-            .decide(self.roster(), self.time())
-        {
-            Verdict::Open(leave) => leave.statement(self.time()),
+        match self.verdict(request) {
+            Verdict::Open(leave) => leave.statement(vec![Confined::Cgroup], self.time()),
             verdict => panic!("{verdict:?}"),
         }
+    }
+
+    pub(crate) fn verdict(&self, request: Digest) -> Verdict {
+        self.replay.decide(&request, self.time()).unwrap()
     }
 
     pub(crate) fn permit(&mut self, request: Digest) -> Digest {
@@ -311,6 +409,21 @@ pub(crate) fn three() -> Vec<Person> {
         person("carol", Role::Admin, &[(CAROL, "phone")]),
     ]
 }
+
+/// Two uses of one command, one that is never done, one tool allowed for good.
+const RULES: &str = r#"
+[[rule]]
+effect = "allow"
+command = ["git", "status"]
+uses = 2
+[[rule]]
+effect = "deny"
+command = ["git", "filter-branch", { rest = true }]
+[[rule]]
+effect = "allow"
+tool = "issues/close"
+agents = ["closer"]
+"#;
 
 /// A season of a small team: everything that may happen in a transcript happens in it at least once.
 pub(crate) fn season() -> World {
@@ -371,6 +484,35 @@ pub(crate) fn season() -> World {
     world.approve(ALICE, crashed);
     world.permit(crashed);
     world.end(crashed, Ended::Unknown(Nothing {}));
+
+    // Granted for good, used twice, taken back, and asked again.
+    let fetch = world.granted(command(&[b"git", b"fetch", b"upstream"]), &last_blank(2));
+    for remote in [&b"mirror"[..], b"backup"] {
+        let again = world.ask(command(&[b"git", b"fetch", remote]));
+        world.permit(again);
+        world.end(again, ran(Exit::Code(0), None));
+    }
+    world.revoke(CAROL, fetch);
+    let late = world.ask(command(&[b"git", b"fetch", b"mirror"]));
+    world.end(late, Ended::Withdrawn(Nothing {}));
+
+    // What nobody needs to be asked, and what nobody may.
+    let mut ruled = world.contents(all.clone(), 2, 2);
+    ruled.policy = Some(Policy::parse(RULES).unwrap());
+    world.change(ruled, &[ALICE, BOB]);
+    for _ in 0..2 {
+        let status = world.ask(command(&[b"git", b"status"]));
+        world.permit(status);
+        world.end(status, ran(Exit::Code(0), None));
+    }
+    let third = world.ask(command(&[b"git", b"status"]));
+    world.end(third, Ended::Withdrawn(Nothing {}));
+    let never = world.ask(command(&[b"git", b"filter-branch"]));
+    world.end(never, Ended::Forbidden(Forbidden { rule: Some(1) }));
+    let call = world.ask_of(tool("{}"), "closer", "Maria");
+    world.permit(call);
+    world.end(call, Ended::Released(Nothing {}));
+    world.granted(tool(r#"{"id":1}"#), &Terms::exact());
 
     // Bob leaves while a request is open that he approved: it is judged anew.
     let across = world.ask(command(&[b"git", b"tag", b"v1.1"]));

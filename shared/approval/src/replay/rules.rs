@@ -1,7 +1,7 @@
 //! What each entry of a transcript must fulfil, given what stands before it.
 //!
 //! PROTOCOL.md 10.4. Positions, roots and hashes are the caller's: a whole transcript knows them all ([`super::Replay`]), the
-//! proof of a single approval only some ([`crate::proof`]).
+//! proof of a single approval only some ([`crate::proof`]). Not here: the rules of grants, in `granting`.
 
 use std::sync::Arc;
 
@@ -10,72 +10,28 @@ use wire::identity::PartyId;
 use super::{Did, FindingKind};
 use crate::action::Action;
 use crate::checkpoint::Checkpoint;
-use crate::decide::{Verdict, decide_with};
+use crate::decide::{Demands, Verdict};
 use crate::decision::Decision;
 use crate::outcome::{Ended, Outcome};
-use crate::permit::Permission;
+use crate::permit::{Basis, Permission};
 use crate::request::Request;
+use crate::revocation::Revocation;
 use crate::roster::Roster;
 use crate::scalar::{Digest, Time};
+use crate::standing::{Held, Standing, counted};
 use crate::statement::{Statement, Verified};
+
+mod granting;
+mod pending;
+
+pub use pending::Pending;
 
 /// Requests open at once at most: nobody reads more. Those that are permitted and still running aren't counted.
 pub const OPEN_REQUESTS: usize = 64;
 
-/// A request that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pending {
-    request: Verified<Request>,
-    decisions: Vec<Verified<Decision>>,
-    /// The checkpoint that each decision quotes, verified when it was recorded: it isn't verified again for each verdict.
-    seen: Vec<Checkpoint>,
-    permit: Option<Verified<Permission>>,
-}
-
-impl Pending {
-    /// As it was kept. `seen` are the checkpoints that the decisions quote.
-    pub(super) fn resumed(
-        request: Verified<Request>,
-        decisions: Vec<Verified<Decision>>,
-        seen: Vec<Checkpoint>,
-        permit: Option<Verified<Permission>>,
-    ) -> Self {
-        Self {
-            request,
-            decisions,
-            seen,
-            permit,
-        }
-    }
-
-    /// The request.
-    #[must_use]
-    pub fn request(&self) -> &Verified<Request> {
-        &self.request
-    }
-
-    /// The decisions recorded so far, in transcript order.
-    #[must_use]
-    pub fn decisions(&self) -> &[Verified<Decision>] {
-        &self.decisions
-    }
-
-    /// The permit, if it was given: then no decision counts any more.
-    #[must_use]
-    pub fn permit(&self) -> Option<&Verified<Permission>> {
-        self.permit.as_ref()
-    }
-
-    /// What [`decide`](crate::decide::decide) says by this roster at this time.
-    #[must_use]
-    pub fn decide(&self, roster: &Verified<Roster>, now: Time) -> Verdict {
-        let seen = |at: usize, _: &_| self.seen.get(at).map(Checkpoint::size);
-        decide_with(&self.request, &self.decisions, roster, now, &seen)
-    }
-}
-
 /// How an entry changes the state. `at` is a position among the pending requests.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Step {
     Roster {
         roster: Verified<Roster>,
@@ -90,7 +46,11 @@ pub(crate) enum Step {
     Permit {
         at: usize,
         permit: Verified<Permission>,
+        /// Whether it is by a rule that counts its uses.
+        counts: bool,
     },
+    Grant(Held),
+    Revocation(Verified<Revocation>),
     Outcome {
         at: usize,
         time: Time,
@@ -103,13 +63,14 @@ pub(crate) type Judged = (Step, Did, Option<(u64, Digest)>);
 /// Asks the caller whether a checkpoint, already verified, is of this log.
 pub(crate) type IsHistory<'a> = &'a dyn Fn(&Checkpoint) -> Result<(), FindingKind>;
 
-/// The roster in force, the clock and the pending requests.
+/// The roster in force, the clock, the pending requests and the grants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Rules {
     gate: Option<PartyId>,
     roster: Option<Arc<Verified<Roster>>>,
     time: Option<Time>,
     pending: Vec<Arc<Pending>>,
+    standing: Standing,
 }
 
 impl Rules {
@@ -121,12 +82,27 @@ impl Rules {
     }
 
     /// As they were kept.
-    pub(super) fn resumed(gate: PartyId, roster: Verified<Roster>, time: Time, pending: Vec<Arc<Pending>>) -> Self {
+    pub(super) fn resumed(
+        gate: PartyId,
+        roster: Verified<Roster>,
+        time: Time,
+        pending: Vec<Arc<Pending>>,
+        standing: Standing,
+    ) -> Self {
         Self {
             gate: Some(gate),
             roster: Some(Arc::new(roster)),
             time: Some(time),
             pending,
+            standing,
+        }
+    }
+
+    /// The same where it isn't known how often rules were used: with what somebody says of it.
+    pub(crate) fn with_standing(&self, standing: Standing) -> Self {
+        Self {
+            standing,
+            ..self.clone()
         }
     }
 
@@ -140,6 +116,16 @@ impl Rules {
 
     pub(crate) fn time(&self) -> Option<Time> {
         self.time
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// One more grant, whoever gave it.
+    #[cfg(test)]
+    pub(super) fn give(&mut self, held: Held) {
+        self.standing.give(held);
     }
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
@@ -163,8 +149,11 @@ impl Rules {
         let Some(force) = self.roster() else {
             return self.genesis(statement);
         };
-        if !matches!(statement.get(), Statement::Decision(_) | Statement::Device(_)) {
-            self.said_by_gate(force, statement)?;
+        if !matches!(
+            statement.get(),
+            Statement::Decision(_) | Statement::Revocation(_) | Statement::Device(_)
+        ) {
+            self.said_by_gate(&force.gate, statement)?;
         }
         if let Some(roster) = statement.roster() {
             return self.change(force, roster);
@@ -178,6 +167,12 @@ impl Rules {
         if let Some(permit) = statement.permit() {
             return self.permit(force, permit);
         }
+        if let Some(grant) = statement.grant() {
+            return self.grant(force, grant);
+        }
+        if let Some(revocation) = statement.revocation() {
+            return self.revocation(force, revocation);
+        }
         match statement.outcome() {
             Some(outcome) => self.outcome(force, &outcome),
             None => Err(FindingKind::Misplaced(statement.kind())),
@@ -190,6 +185,9 @@ impl Rules {
             Step::Roster { roster, closes } => {
                 self.time = Some(roster.created);
                 self.gate = Some(roster.gate);
+                if self.roster().is_some_and(|before| before.policy != roster.policy) {
+                    self.standing.forget_uses();
+                }
                 self.roster = Some(Arc::new(roster));
                 if let Some(at) = closes.filter(|at| *at < self.pending.len()) {
                     self.pending.remove(at);
@@ -211,12 +209,22 @@ impl Rules {
                     pending.seen.push(seen);
                 }
             }
-            Step::Permit { at, permit } => {
+            Step::Permit { at, permit, counts } => {
                 self.time = Some(permit.time);
+                match &permit.basis {
+                    Basis::Grant(grant) => self.standing.use_grant(grant, permit.time),
+                    Basis::Rule(rule) if counts => self.standing.use_rule(*rule, permit.time),
+                    Basis::Rule(_) | Basis::Decisions(_) | Basis::Mode(_) | Basis::Unenrolled(_) => {}
+                }
                 if let Some(pending) = self.pending.get_mut(at) {
                     Arc::make_mut(pending).permit = Some(permit);
                 }
             }
+            Step::Grant(held) => {
+                self.time = Some(held.grant().time);
+                self.standing.give(held);
+            }
+            Step::Revocation(revocation) => self.standing.revoke(revocation),
             Step::Outcome { at, time } => {
                 self.time = Some(time);
                 if at < self.pending.len() {
@@ -233,12 +241,13 @@ impl Rules {
     }
 
     /// The gate signed it, and its clock didn't run backwards.
-    pub(crate) fn said_by_gate(
-        &self,
-        force: &Verified<Roster>,
-        statement: &Verified<Statement>,
-    ) -> Result<(), FindingKind> {
-        if statement.signer() != force.gate {
+    /// Notes when the gate said this, without anything that follows from it.
+    pub(crate) fn heard(&mut self, statement: &Verified<Statement>) {
+        self.time = time_of(statement).or(self.time);
+    }
+
+    pub(crate) fn said_by_gate(&self, gate: &PartyId, statement: &Verified<Statement>) -> Result<(), FindingKind> {
+        if statement.signer() != *gate {
             return Err(FindingKind::NotByGate(statement.kind()));
         }
         match (self.time, time_of(statement)) {
@@ -264,6 +273,9 @@ impl Rules {
 
     fn change(&self, force: &Verified<Roster>, roster: Verified<Roster>) -> Result<Judged, FindingKind> {
         self.is_next(force, &roster)?;
+        if !roster.is_enrolled() && roster.unenrolled != force.unenrolled {
+            return Err(FindingKind::Unenrolled);
+        }
         if !force.is_enrolled() {
             return match roster.basis {
                 None => Ok((Step::Roster { roster, closes: None }, Did::Enrolled, None)),
@@ -299,13 +311,11 @@ impl Rules {
         if request.roster != force.digest() {
             return Err(FindingKind::OldRoster);
         }
-        let expected = force.quorum.of(request.class);
-        if request.need != expected {
-            return Err(FindingKind::Need {
-                expected,
-                found: request.need,
-            });
-        }
+        let (action, asked_by) = (&request.action, &request.asked_by);
+        demanded(
+            &request,
+            &Demands::of(force, &self.standing, action, asked_by, request.created),
+        )?;
         if self.pending().filter(|pending| pending.permit.is_none()).count() >= OPEN_REQUESTS {
             return Err(FindingKind::TooManyOpen);
         }
@@ -349,18 +359,29 @@ impl Rules {
         if permit.roster != force.digest() {
             return Err(FindingKind::OldRoster);
         }
-        let leave = match pending.decide(force, permit.time) {
+        let leave = match pending.decide(&self.standing, force, permit.time) {
             Verdict::Open(leave) => leave,
             Verdict::Waiting { .. } => return Err(FindingKind::Undecided("too few people have approved")),
             Verdict::Denied { .. } => return Err(FindingKind::Undecided("an admin has denied it")),
+            Verdict::Forbidden { .. } => return Err(FindingKind::Undecided("the policy forbids it")),
             Verdict::Expired => return Err(FindingKind::Undecided("it had expired")),
             Verdict::Refused(_) => return Err(FindingKind::Undecided("there is nobody to approve it")),
         };
-        if leave.decisions() != permit.decisions {
-            return Err(FindingKind::OtherDecisions);
+        if leave.basis() != &permit.basis {
+            return Err(match (leave.basis(), &permit.basis) {
+                (Basis::Decisions(_), Basis::Decisions(_)) => FindingKind::OtherDecisions,
+                _ => FindingKind::OtherBasis,
+            });
         }
         let about = Some((pending.request.index, permit.request));
-        Ok((Step::Permit { at, permit }, Did::Permitted, about))
+        let counts = match permit.basis {
+            Basis::Rule(rule) => {
+                let request = &pending.request;
+                counted(force, &request.action, &request.asked_by, permit.time).contains(&rule)
+            }
+            _ => false,
+        };
+        Ok((Step::Permit { at, permit, counts }, Did::Permitted, about))
     }
 
     fn outcome(&self, force: &Verified<Roster>, outcome: &Verified<Outcome>) -> Result<Judged, FindingKind> {
@@ -371,14 +392,19 @@ impl Rules {
             (Some(cited), Some(given)) if cited != given.digest() => return Err(FindingKind::OtherPermit),
             _ => {}
         }
-        match &outcome.result {
-            Ended::Denied(_) if !matches!(pending.decide(force, outcome.time), Verdict::Denied { .. }) => {
+        let decided = || pending.decide(&self.standing, force, outcome.time);
+        match (&outcome.result, &pending.request.action) {
+            (Ended::Denied(_), _) if !matches!(decided(), Verdict::Denied { .. }) => {
                 return Err(FindingKind::NotDenied);
             }
-            Ended::Expired(_) if outcome.time < pending.request.expires => return Err(FindingKind::NotExpired),
-            Ended::Ran(_) if !matches!(pending.request.action, Action::Command(_)) => {
+            (Ended::Forbidden(by), _) if decided() != (Verdict::Forbidden { rule: by.rule }) => {
+                return Err(FindingKind::NotForbidden);
+            }
+            (Ended::Expired(_), _) if outcome.time < pending.request.expires => return Err(FindingKind::NotExpired),
+            (Ended::Ran(_), Action::Tool(_) | Action::Secret(_) | Action::Roster(_)) => {
                 return Err(FindingKind::NotACommand);
             }
+            (Ended::Released(_), Action::Command(_) | Action::Roster(_)) => return Err(FindingKind::NotReleasable),
             // That a result and its permit go together was checked when the payload was read.
             _ => {}
         }
@@ -402,13 +428,39 @@ impl Rules {
     }
 }
 
-/// When the gate said it. A decision's time is by the device's clock and for display only.
+/// Whether a request says what the policy in force says about it.
+fn demanded(request: &Request, demands: &Demands) -> Result<(), FindingKind> {
+    if request.need != demands.need {
+        return Err(FindingKind::Need {
+            expected: demands.need,
+            found: request.need,
+        });
+    }
+    let risk = (&request.risk, request.veto, request.four_eyes);
+    if risk != (&demands.risk, demands.veto, demands.four_eyes) {
+        return Err(FindingKind::Risk);
+    }
+    if request.matching.is_some() != demands.number {
+        return Err(FindingKind::Number);
+    }
+    let life = request.expires.millis().saturating_sub(request.created.millis());
+    if life > demands.life_ms {
+        return Err(FindingKind::Life {
+            longest: demands.life_ms,
+            found: life,
+        });
+    }
+    Ok(())
+}
+
+/// When the gate said it. A decision's or revocation's time is by the device's clock and for display only.
 pub(crate) fn time_of(statement: &Verified<Statement>) -> Option<Time> {
     match statement.get() {
         Statement::Roster(roster) => Some(roster.created),
         Statement::Request(request) => Some(request.created),
         Statement::Permit(permit) => Some(permit.time),
         Statement::Outcome(outcome) => Some(outcome.time),
-        Statement::Device(_) | Statement::Decision(_) => None,
+        Statement::Grant(grant) => Some(grant.time),
+        Statement::Device(_) | Statement::Decision(_) | Statement::Revocation(_) => None,
     }
 }

@@ -4,14 +4,17 @@
 //!
 //! Deliberately not here: where it is kept; and files, which an auditor always reads whole.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Replay;
 use super::rules::{Pending, Rules, time_of};
 use crate::checkpoint::Checkpoint;
+use crate::decision::{Answer, Decision};
 use crate::json::object;
+use crate::request::Request;
 use crate::scalar::{Digest, Time};
+use crate::standing::{Held, Standing};
 use crate::statement::{Signed, Statement, Verified};
 use crate::transcript::{Log, TreeHash, leaf_hash};
 
@@ -31,6 +34,10 @@ object! {
         roster: Digest,
         /// The requests that have not ended, in their order.
         open: Vec<Open>,
+        /// All grants, in their order.
+        grants: Vec<Given>,
+        /// The times of the last permits by each rule of the policy in force.
+        rules: Vec<(u32, Vec<Time>)>,
     }
 }
 
@@ -41,6 +48,19 @@ object! {
         request: Digest,
         decisions: Vec<Digest>,
         permit: Option<Digest>,
+    }
+}
+
+object! {
+    /// A grant and what became of it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Given {
+        grant: Digest,
+        used: u32,
+        last_use: Option<Time>,
+        revoked: Option<Digest>,
+        request: Digest,
+        decisions: Vec<Digest>,
     }
 }
 
@@ -63,7 +83,24 @@ impl Replay {
             time: self.time()?,
             roster: self.roster()?.digest(),
             open: self.open().map(open).collect(),
+            grants: self.standing().iter().map(given).collect(),
+            rules: self
+                .standing()
+                .times()
+                .map(|(rule, times)| (rule, times.iter().copied().collect()))
+                .collect(),
         })
+    }
+}
+
+fn given(held: &Held) -> Given {
+    Given {
+        grant: held.digest(),
+        used: held.used(),
+        last_use: held.last_use(),
+        revoked: held.revocation().map(Verified::digest),
+        request: held.request().digest(),
+        decisions: held.grant().decisions.clone(),
     }
 }
 
@@ -96,13 +133,17 @@ impl Snapshot {
         self.base
     }
 
-    /// Digests of the statements that are needed to resume.
+    /// Digests of the statements that are needed to resume, some of them more than once.
     pub fn statements(&self) -> impl Iterator<Item = Digest> {
+        let grants = self.grants.iter().flat_map(|given| {
+            let first = [given.grant, given.request].into_iter();
+            first.chain(given.decisions.iter().copied()).chain(given.revoked)
+        });
         let open = self.open.iter().flat_map(|open| {
             let first = std::iter::once(open.request);
             first.chain(open.decisions.iter().copied()).chain(open.permit)
         });
-        std::iter::once(self.roster).chain(open)
+        std::iter::once(self.roster).chain(open).chain(grants)
     }
 
     /// The replay as it was, if all of this fits together: the gate's checkpoint of this size, the hashes of the entries from
@@ -123,7 +164,7 @@ impl Snapshot {
             gate: checkpoint,
             base: self.base,
             tail: tail.iter().collect(),
-            statements,
+            statements: statements.iter().map(|signed| (signed.digest(), signed)).collect(),
         };
         let roster = cited.by_gate(&self.roster)?.roster()?;
         let pending: Vec<Pending> = self
@@ -139,12 +180,18 @@ impl Snapshot {
             let permitted = pending.permit().map(|permit| permit.time);
             permitted.into_iter().chain([pending.request().created])
         });
-        let latest = latest.max().max(Some(roster.created));
+        let standing = self.standing(&cited)?;
+        let granted = standing
+            .iter()
+            .map(|held| held.grant().time.max(held.last_use().unwrap_or(roster.created)));
+        let used = standing.times().flat_map(|(_, times)| times.iter().copied());
+        let latest = latest.chain(granted).chain(used).max().max(Some(roster.created));
         let rules = Rules::resumed(
             *checkpoint.gate(),
             roster,
             self.time,
             pending.into_iter().map(Arc::new).collect(),
+            standing,
         );
         // The roots that decisions may quote are exactly those since the oldest open request.
         let since = rules.oldest_open().unwrap_or(self.size);
@@ -157,6 +204,34 @@ impl Snapshot {
             leaves: tail.iter().copied().collect(),
         })
     }
+
+    fn standing(&self, cited: &Cited<'_>) -> Option<Standing> {
+        let grants: Vec<Held> = self
+            .grants
+            .iter()
+            .map(|given| cited.given(given))
+            .collect::<Option<_>>()?;
+        let in_order = |one: &Held, next: &Held| one.grant().time <= next.grant().time;
+        let grants_in_order = grants
+            .iter()
+            .zip(grants.iter().skip(1))
+            .all(|(one, next)| in_order(one, next));
+        let distinct = grants.iter().map(Held::digest).collect::<BTreeSet<_>>().len() == grants.len();
+        let times_in_order = |times: &Vec<Time>| times.iter().zip(times.iter().skip(1)).all(|(one, next)| one <= next);
+        let rules: BTreeMap<u32, VecDeque<Time>> = self
+            .rules
+            .iter()
+            .map(|(rule, times)| (*rule, times.iter().copied().collect()))
+            .collect();
+        let fits = grants_in_order
+            && distinct
+            && rules.len() == self.rules.len()
+            && self
+                .rules
+                .iter()
+                .all(|(_, times)| times_in_order(times) && !times.is_empty());
+        fits.then(|| Standing::resumed(grants, rules))
+    }
 }
 
 /// The statements that a snapshot cites.
@@ -164,13 +239,12 @@ struct Cited<'a> {
     gate: &'a Checkpoint,
     base: u64,
     tail: BTreeSet<&'a TreeHash>,
-    statements: &'a [Signed],
+    statements: BTreeMap<Digest, &'a Signed>,
 }
 
 impl Cited<'_> {
     fn find(&self, digest: &Digest) -> Option<Verified<Statement>> {
-        let signed = self.statements.iter().find(|signed| signed.digest() == *digest)?;
-        signed.verify().ok()
+        self.statements.get(digest)?.verify().ok()
     }
 
     fn by_gate(&self, digest: &Digest) -> Option<Verified<Statement>> {
@@ -183,12 +257,7 @@ impl Cited<'_> {
         let mut texts = vec![request.signed().clone()];
         let (mut decisions, mut seen) = (Vec::new(), Vec::new());
         for digest in &open.decisions {
-            let decision = self
-                .find(digest)?
-                .decision()
-                .filter(|decision| decision.request == open.request)?;
-            let quoted = Checkpoint::verify(&decision.checkpoint, self.gate.gate()).ok()?;
-            (quoted.size() > request.index).then_some(())?;
+            let (decision, quoted) = self.decision(digest, &request)?;
             texts.push(decision.signed().clone());
             decisions.push(decision);
             seen.push(quoted);
@@ -202,10 +271,50 @@ impl Cited<'_> {
             None => None,
         };
         texts.extend(permit.as_ref().map(|permit| permit.signed().clone()));
-        // Of what came after the tail's beginning it is known that the log holds it.
+        self.holds(&request, &texts)
+            .then(|| Pending::resumed(request, decisions, seen, permit))
+    }
+
+    fn decision(&self, digest: &Digest, request: &Verified<Request>) -> Option<(Verified<Decision>, Checkpoint)> {
+        let decision = self.find(digest)?.decision()?;
+        let quoted = Checkpoint::verify(&decision.checkpoint, self.gate.gate()).ok()?;
+        (decision.request == request.digest() && quoted.size() > request.index).then_some((decision, quoted))
+    }
+
+    fn given(&self, given: &Given) -> Option<Held> {
+        let grant = self.by_gate(&given.grant)?.grant()?;
+        let request = self.by_gate(&given.request)?.request()?;
+        let same = grant.request == given.request && grant.decisions == given.decisions;
+        (same && grant.terms.may_cover(&request.action).is_ok()).then_some(())?;
+        let mut texts = vec![request.signed().clone(), grant.signed().clone()];
+        let mut givers = Vec::new();
+        for digest in &given.decisions {
+            let (decision, _) = self.decision(digest, &request)?;
+            let carries = decision.verdict == Answer::Approve && decision.grant.as_ref() == Some(&grant.terms);
+            carries.then_some(())?;
+            texts.push(decision.signed().clone());
+            givers.push(decision.signer());
+        }
+        let revoked = match &given.revoked {
+            Some(digest) => Some(
+                self.find(digest)?
+                    .revocation()
+                    .filter(|revocation| revocation.grant == given.grant)?,
+            ),
+            None => None,
+        };
+        texts.extend(revoked.as_ref().map(|revoked| revoked.signed().clone()));
+        let used = (given.used == 0) == given.last_use.is_none()
+            && grant.terms.uses.is_none_or(|uses| given.used <= uses)
+            && given.last_use.is_none_or(|last| grant.time <= last);
+        let known = used && self.holds(&request, &texts);
+        known.then(|| Held::new(grant, request, givers).resumed(given.used, given.last_use, revoked))
+    }
+
+    /// Of what came after the tail's beginning it is known that the log holds it.
+    fn holds(&self, request: &Verified<Request>, about: &[Signed]) -> bool {
         let held = |signed: &Signed| self.tail.contains(&leaf_hash(signed.as_bytes()));
-        let known = request.index < self.base || texts.iter().all(held);
-        (known && request.index < self.gate.size()).then(|| Pending::resumed(request, decisions, seen, permit))
+        (request.index < self.base || about.iter().all(held)) && request.index < self.gate.size()
     }
 }
 
@@ -331,6 +440,20 @@ mod tests {
         refused(&|it| it.open[1].decisions = it.open[0].decisions.clone());
         refused(&|it| it.open[1].permit = it.open[0].permit);
         refused(&|it| it.open[0].permit = None);
+        refused(&|it| it.grants[0].grant = it.grants[1].grant);
+        refused(&|it| it.grants[0] = it.grants[1].clone());
+        refused(&|it| it.grants.swap(0, 1));
+        refused(&|it| it.grants[0].request = it.grants[1].request);
+        refused(&|it| _ = it.grants[0].decisions.pop());
+        refused(&|it| it.grants[0].decisions.swap(0, 1));
+        refused(&|it| it.grants[0].revoked = Some(it.grants[0].grant));
+        refused(&|it| it.grants[0].last_use = None);
+        refused(&|it| it.grants[1].used = 1);
+        refused(&|it| it.grants[0].last_use = Some(it.time.plus_millis(1)));
+        refused(&|it| it.rules[0].1.reverse());
+        refused(&|it| it.rules[0].1.clear());
+        refused(&|it| it.rules[0].1[1] = it.time.plus_millis(1));
+        refused(&|it| it.rules.push(it.rules[0].clone()));
         let other = Checkpoint::sign(&identity(GATE), world.replay.size(), [7; 32]);
         assert!(resume(&good, &other, &world.entries).is_none());
         let (stranger, replay) = (identity(ALICE), &world.replay);

@@ -5,11 +5,16 @@ use super::fixture::*;
 use super::*;
 use crate::action::Action;
 use crate::decision::Answer;
-use crate::outcome::{Ended, Exit, Nothing};
-use crate::permit::Permission;
-use crate::roster::Role;
+use crate::grant::Terms;
+use crate::outcome::{Ended, Exit, Forbidden, Nothing};
+use crate::permit::{Basis, Permission};
+use crate::policy::Policy;
+use crate::roster::{Role, Unenrolled};
 use crate::scalar::Text;
 use crate::statement::sign;
+
+mod granting;
+mod policy;
 
 fn kind<T: std::fmt::Debug>(result: Result<T, Finding>) -> FindingKind {
     result.unwrap_err().kind
@@ -31,7 +36,8 @@ fn a_season_holds_and_every_entry_is_told() {
     );
     assert_eq!(replay.gate(), Some(identity(GATE).party()));
     assert_eq!(counts["Began"] + counts["Enrolled"], 2);
-    assert_eq!((counts["Changed"], counts["Asked"], counts["Ended"]), (3, 13, 8));
+    assert_eq!((counts["Changed"], counts["Asked"], counts["Ended"]), (4, 24, 18));
+    assert_eq!((counts["Granted"], counts["Revoked"]), (2, 1));
     let left: Vec<_> = replay
         .open()
         .map(|pending| (pending.decisions().len(), pending.permit().is_some()))
@@ -329,7 +335,8 @@ fn a_permit_needs_what_decide_needs() {
     let permit = |world: &World, decisions: &[Digest]| Permission {
         request,
         roster: world.roster().digest(),
-        decisions: decisions.to_vec(),
+        basis: Basis::Decisions(decisions.to_vec()),
+        confined: Vec::new(),
         time: world.time(),
     };
     assert!(matches!(
@@ -396,7 +403,8 @@ fn somebody_who_left_is_not_counted_any_more() {
     let permit = Permission {
         request,
         roster: world.roster().digest(),
-        decisions: vec![bob, alice],
+        basis: Basis::Decisions(vec![bob, alice]),
+        confined: Vec::new(),
         time: world.time(),
     };
     assert_eq!(
@@ -414,7 +422,8 @@ fn nobody_enrolled_means_no() {
     let permit = Permission {
         request,
         roster: world.roster().digest(),
-        decisions: Vec::new(),
+        basis: Basis::Decisions(Vec::new()),
+        confined: Vec::new(),
         time: world.time(),
     };
     assert!(matches!(kind(world.judge(GATE, permit)), FindingKind::Undecided(_)));

@@ -97,7 +97,7 @@ fn a_payload_is_read_as_the_kind_that_was_signed() {
         Err(StatementError::Payload(_))
     ));
     assert_eq!(
-        verify(&dsse(GATE, "grant", payload.as_bytes())),
+        verify(&dsse(GATE, "invoice", payload.as_bytes())),
         Err(StatementError::Kind)
     );
 }

@@ -1,5 +1,5 @@
-//! `decisions.json`: requests, answers and rosters with what `decide` says of them (PROTOCOL.md 9). Statements are
-//! given once and cited by position. Not here: bad statements (`statements`).
+//! `decisions.json`: requests, answers, rosters and what stands, with what `decide` says of them (PROTOCOL.md 9). Statements
+//! are given once and cited by position. Not here: bad statements (`statements`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
@@ -8,19 +8,23 @@ use super::frozen;
 use crate::checkpoint::Checkpoint;
 use crate::decide::{Reason, Verdict, decide};
 use crate::decision::{Answer, Decision};
+use crate::grant::Grant;
 use crate::request::Request;
 use crate::roster::{Role, Roster};
 use crate::sample::*;
-use crate::scalar::{Digest, Time};
-use crate::statement::{Signed, Verified, sign};
+use crate::scalar::Time;
+use crate::standing::{Held, Standing};
+use crate::statement::{Signed, Statement, Verified, sign};
+
+mod grants;
+mod policies;
 
 fn verdict(verdict: &Verdict) -> Value {
     match verdict {
-        Verdict::Open(permit) => {
-            json!({"open": permit.decisions().iter().map(Digest::to_string).collect::<Vec<_>>()})
-        }
+        Verdict::Open(permit) => json!({"open": permit.basis()}),
         Verdict::Waiting { have, need } => json!({"waiting": {"have": have, "need": need}}),
         Verdict::Denied { by, decision } => json!({"denied": {"by": by, "decision": decision}}),
+        Verdict::Forbidden { rule } => json!({"forbidden": {"rule": rule}}),
         Verdict::Expired => json!("expired"),
         Verdict::Refused(Reason::AnotherGate) => json!({"refused": "another_gate"}),
         Verdict::Refused(Reason::NobodyEnrolled) => json!({"refused": "nobody_enrolled"}),
@@ -31,6 +35,9 @@ fn verdict(verdict: &Verdict) -> Value {
 struct Cases {
     statements: Vec<String>,
     cases: Vec<Value>,
+    grants: Vec<Value>,
+    rules: Vec<Value>,
+    standing: Standing,
 }
 
 impl Cases {
@@ -43,6 +50,48 @@ impl Cases {
                 self.statements.push(text.to_owned());
                 self.statements.len() - 1
             })
+    }
+
+    /// A grant that stands in the cases from here on.
+    fn give(
+        &mut self,
+        grant: &Verified<Grant>,
+        request: &Verified<Request>,
+        carrying: &[Verified<Decision>],
+        used: u32,
+    ) {
+        let decisions: Vec<_> = carrying.iter().map(|decision| self.cite(decision)).collect();
+        let grant = json!({
+            "grant": self.cite(grant),
+            "request": self.cite(request),
+            "decisions": decisions,
+            "used": used,
+            "revocation": null,
+        });
+        self.grants.push(grant);
+        self.stand();
+    }
+
+    fn revoke(&mut self, place: usize, grant: &Verified<Grant>) {
+        let revocation = revocation(CAROL, grant);
+        self.grants[place]["revocation"] = self.cite(&revocation).into();
+        self.stand();
+    }
+
+    /// From here on these permits rest on this rule.
+    fn used(&mut self, rule: u32, times: &[Time]) {
+        self.rules.push(json!({"rule": rule, "times": times}));
+        self.stand();
+    }
+
+    fn nothing_stands(&mut self) {
+        (self.grants, self.rules) = Default::default();
+        self.stand();
+    }
+
+    fn stand(&mut self) {
+        let standing = json!({"grants": self.grants, "rules": self.rules});
+        self.standing = standing_of(&standing, &|position| verified(&self.statements[position]));
     }
 
     fn case(
@@ -58,12 +107,45 @@ impl Cases {
             "name": name,
             "request": self.cite(request),
             "decisions": cited,
+            "standing": {"grants": self.grants, "rules": self.rules},
             "roster": self.cite(roster),
             "now": now,
-            "expect": verdict(&decide(request, answers, roster, now)),
+            "expect": verdict(&decide(request, answers, &self.standing, roster, now)),
         });
         self.cases.push(case);
     }
+}
+
+fn verified(text: &str) -> Verified<Statement> {
+    Signed::parse(text.as_bytes()).unwrap().verify().unwrap()
+}
+
+/// What stands, as a case says it.
+fn standing_of(said: &Value, statement: &dyn Fn(usize) -> Verified<Statement>) -> Standing {
+    let cited = |position: &Value| statement(position.as_u64().unwrap() as usize);
+    let mut standing = Standing::default();
+    for given in said["grants"].as_array().unwrap() {
+        let (grant, request) = (
+            cited(&given["grant"]).grant().unwrap(),
+            cited(&given["request"]).request().unwrap(),
+        );
+        let carrying = given["decisions"].as_array().unwrap().iter();
+        let givers = carrying.map(|position| cited(position).signer()).collect();
+        let digest = grant.digest();
+        standing.give(Held::new(grant, request, givers));
+        for _ in 0..given["used"].as_u64().unwrap() {
+            standing.use_grant(&digest, at(NOON));
+        }
+        if !given["revocation"].is_null() {
+            standing.revoke(cited(&given["revocation"]).revocation().unwrap());
+        }
+    }
+    for used in said["rules"].as_array().unwrap() {
+        let times: Vec<Time> = serde_json::from_value(used["times"].clone()).unwrap();
+        let rule = serde_json::from_value(used["rule"].clone()).unwrap();
+        times.into_iter().for_each(|time| standing.use_rule(rule, time));
+    }
+    standing
 }
 
 fn made() -> Value {
@@ -151,18 +233,16 @@ fn made() -> Value {
     cases.case("about_another_request", &request, &[about_other, bob], &team, now);
     cases.case("nobody_enrolled", &request, &both, &genesis(), now);
     cases.case("another_gate", &request, &both, &genesis_of(OTHER_GATE), now);
+    policies::add(&mut cases);
+    grants::add(&mut cases);
     json!({"statements": cases.statements, "cases": cases.cases})
 }
 
 #[test]
 fn every_case_is_decided_as_frozen() {
     let frozen = frozen("decisions.json", &made());
-    let statement = |position: &Value| {
-        let text = frozen["statements"][position.as_u64().unwrap() as usize]
-            .as_str()
-            .unwrap();
-        Signed::parse(text.as_bytes()).unwrap().verify().unwrap()
-    };
+    let cited = |position: usize| verified(frozen["statements"][position].as_str().unwrap());
+    let statement = |position: &Value| cited(position.as_u64().unwrap() as usize);
     for case in frozen["cases"].as_array().unwrap() {
         let request = statement(&case["request"]).request().unwrap();
         let roster = statement(&case["roster"]).roster().unwrap();
@@ -171,8 +251,9 @@ fn every_case_is_decided_as_frozen() {
             .map(|position| statement(position).decision().unwrap())
             .collect();
         let now = serde_json::from_value(case["now"].clone()).unwrap();
+        let standing = standing_of(&case["standing"], &cited);
         assert_eq!(
-            verdict(&decide(&request, &answers, &roster, now)),
+            verdict(&decide(&request, &answers, &standing, &roster, now)),
             case["expect"],
             "{}",
             case["name"]

@@ -17,6 +17,10 @@ fn good(name: &str, message: &Message) -> Value {
 fn made() -> Value {
     let request = request(&team());
     let decision = decision(ALICE, &request, Answer::Approve).signed().clone();
+    let given = granting(ALICE, &request, &terms());
+    let revocation = revocation(BOB, &grant(&team(), &request, &[given], &terms()))
+        .signed()
+        .clone();
     let entries = vec![
         genesis().signed().clone(),
         team().signed().clone(),
@@ -76,6 +80,9 @@ fn made() -> Value {
             "propose_remove_device",
             &propose(Change::RemoveDevice(identity(ALICES_PHONE).party())),
         ),
+        good("propose_policy", &propose(Change::Policy(Some(policy())))),
+        good("propose_no_policy", &propose(Change::Policy(None))),
+        good("revocation", &Message::Revocation(revocation)),
         good("propose_quorum", &propose(Change::Quorum(quorum(1, 2)))),
         good(
             "address",
@@ -85,7 +92,8 @@ fn made() -> Value {
         ),
         flawed("empty", b""),
         flawed("kind_0", &[0]),
-        flawed("kind_7", &[7]),
+        flawed("kind_8", &[8]),
+        flawed("revocation_without_a_statement", &[7]),
         flawed("ack_cut_short", &ack_bytes[..ack_bytes.len() - 1]),
         flawed("ack_with_trailing_byte", &[ack_bytes.as_slice(), &[0]].concat()),
         flawed("ack_cut_in_its_checkpoint", &ack_cut),
@@ -95,6 +103,10 @@ fn made() -> Value {
             "propose_unknown_change",
             &[&[5], &[4; 16][..], &[0, 15], br#"{"add":"alice"}"#].concat(),
         ),
+        flawed("propose_a_policy_that_is_none", &{
+            let change = br#"{"policy":"mode = 1"}"#;
+            [&[5], &[4; 16][..], &[0, change.len() as u8], change].concat()
+        }),
         flawed(
             "propose_two_changes",
             &[

@@ -4,19 +4,22 @@
 
 use serde_json::{Value, json};
 
+use grants::badly_granted;
 use payloads::{badly_asked, badly_said, badly_written};
 
 use super::{bad, frozen, text};
-use crate::action::Action;
-use crate::decision::Answer;
-use crate::outcome::{Ended, Exit, Failed, Nothing, Outcome, Ran, Stream};
-use crate::permit::Permission;
-use crate::request::Class;
-use crate::roster::Role;
+use crate::action::{Action, ToolCall};
+use crate::decision::{Answer, Decision};
+use crate::grant::Terms;
+use crate::outcome::{Ended, Exit, Failed, Forbidden, Nothing, Outcome, Ran, Stream};
+use crate::permit::{Basis, Confined, Permission};
+use crate::request::{Class, matching};
+use crate::roster::{Role, Roster, Unenrolled};
 use crate::sample::*;
 use crate::scalar::{Digest, Text};
 use crate::statement::{PAYLOAD_BYTES, Signed, Statement, StatementError, Verified, sign};
 
+mod grants;
 mod payloads;
 
 fn error_name(error: &StatementError) -> &'static str {
@@ -54,17 +57,98 @@ fn outcome(result: Ended, permitted: bool) -> Verified<Outcome> {
 }
 
 fn permit() -> Verified<Permission> {
+    let request = request(&team());
+    let decisions = [ALICE, BOB].map(|seed| decision(seed, &request, Answer::Approve).digest());
+    permit_by(Basis::Decisions(decisions.to_vec()), &[Confined::Cgroup])
+}
+
+fn permit_by(basis: Basis, confined: &[Confined]) -> Verified<Permission> {
     let (team, request) = (team(), request(&team()));
-    let decisions = [ALICE, BOB]
-        .map(|seed| decision(seed, &request, Answer::Approve).digest())
-        .to_vec();
     let permit = Permission {
         request: request.digest(),
         roster: team.digest(),
-        decisions,
+        basis,
+        confined: confined.to_vec(),
         time: at(NOON + 5),
     };
     sign(&identity(GATE), permit).unwrap()
+}
+
+/// A request for this, by the team with the policy.
+fn asking(action: Action) -> Verified<crate::request::Request> {
+    request_with(&team_with(POLICY), |request| {
+        request.class = action.class();
+        request.action = action;
+    })
+}
+
+fn granted() -> Verified<crate::grant::Grant> {
+    let (team, request) = (team(), asking(Action::Command(plain_command())));
+    let decisions = [ALICE, BOB].map(|seed| granting(seed, &request, &terms()));
+    grant(&team, &request, &decisions, &terms())
+}
+
+/// Of this version's newer kinds and forms.
+fn good_ones_of_policy() -> Vec<Value> {
+    let careful = request_with(&team_with(POLICY), |request| {
+        request.risk = Some("careful".parse().unwrap());
+        (request.need, request.veto, request.four_eyes) = (3, false, true);
+        request.matching = Some(matching(&request.nonce, "407"));
+        request.asked_by.under = ["chief", "helper"].map(|name| name.parse().unwrap()).to_vec();
+    });
+    let numbered = Decision {
+        number: Some("007".to_owned()),
+        ..decision(ALICE, &careful, Answer::Approve).get().clone()
+    };
+    let open_genesis = Roster {
+        unenrolled: Unenrolled::Allow,
+        ..genesis().get().clone()
+    };
+    let all = [Confined::Cgroup, Confined::Landlock, Confined::Mounts];
+    let forbidden = |rule| outcome(Ended::Forbidden(Forbidden { rule }), false);
+    // Verifiers take a tool's arguments as text.
+    let given = |arguments: &str| {
+        asking(Action::Tool(ToolCall {
+            arguments: Text::new(arguments).unwrap(),
+            ..tool_call()
+        }))
+    };
+    vec![
+        good("roster_with_a_policy", team_with(POLICY)),
+        good("roster_with_an_empty_policy", team_with("")),
+        good("genesis_that_allows", sign(&identity(GATE), open_genesis).unwrap()),
+        good("request_script", asking(Action::Command(script()))),
+        good("request_tool", asking(Action::Tool(tool_call()))),
+        good("request_tool_with_no_object", given("[1")),
+        good("request_tool_with_nothing", given("")),
+        good("request_tool_with_a_field_twice", given(r#"{"a":1e999,"a":-0}"#)),
+        good("request_secret", asking(Action::Secret(secret_use()))),
+        good("request_on_careful_terms", careful.clone()),
+        good("decision_with_a_number", sign(&identity(ALICE), numbered).unwrap()),
+        good("decision_that_grants", granting(ALICE, &careful, &terms())),
+        good("permit_by_nobody_named", permit_by(Basis::Decisions(Vec::new()), &[])),
+        good("permit_by_a_grant", permit_by(Basis::Grant(granted().digest()), &[])),
+        good("permit_by_a_rule", permit_by(Basis::Rule(u32::MAX), &all)),
+        good(
+            "permit_by_the_mode",
+            permit_by(Basis::Mode(Nothing {}), &[Confined::Mounts]),
+        ),
+        good("permit_unenrolled", permit_by(Basis::Unenrolled(Nothing {}), &[])),
+        good("outcome_released", outcome(Ended::Released(Nothing {}), true)),
+        good("outcome_forbidden_by_a_rule", forbidden(Some(0))),
+        good("outcome_forbidden_by_the_mode", forbidden(None)),
+        good("grant", granted()),
+        good("grant_without_end", {
+            let request = asking(Action::Tool(tool_call()));
+            grant(
+                &team(),
+                &request,
+                &[granting(BOB, &request, &Terms::exact())],
+                &Terms::exact(),
+            )
+        }),
+        good("revocation", revocation(CAROL, &granted())),
+    ]
 }
 
 fn good_ones() -> Vec<Value> {
@@ -173,7 +257,7 @@ fn badly_spelled() -> Vec<Value> {
         spelling("keyid_empty", text.replace(&party, "")),
         bad(
             "kind_of_a_later_version",
-            dsse(GATE, "grant", payload.as_bytes()),
+            dsse(GATE, "lease", payload.as_bytes()),
             "kind",
         ),
         bad("kind_in_upper_case", dsse(GATE, "Device", payload.as_bytes()), "kind"),
@@ -250,6 +334,11 @@ fn badly_signed() -> Vec<Value> {
             dsse(ALICE, "request", payload_of(&command_request()).as_bytes()),
             "signer",
         ),
+        bad(
+            "revocation_signed_by_another",
+            dsse(BOB, "revocation", payload_of(&revocation(CAROL, &granted())).as_bytes()),
+            "signer",
+        ),
     ]
 }
 
@@ -275,11 +364,13 @@ fn plus_l(mut signature: [u8; 64]) -> [u8; 64] {
 fn made() -> Value {
     [
         good_ones(),
+        good_ones_of_policy(),
         badly_spelled(),
         badly_signed(),
         badly_written(),
         badly_asked(),
         badly_said(),
+        badly_granted(),
     ]
     .concat()
     .into()
