@@ -13,6 +13,9 @@ use std::path::Path;
 use approval::checkpoint::Checkpoint;
 use approval::export::{self, Expect, ExportError, ExportReader, Next, Summary};
 use approval::proof::{self, ProofFileError, ProveError, Proven, Prover};
+use approval::replay::Pending;
+use approval::standing::Held;
+use approval::{Statement, Verified};
 use serde_json::{Value, json};
 use wire::identity::PartyId;
 
@@ -163,12 +166,19 @@ fn show_all(file: &Path, json: bool, terminal: &mut Terminal<'_>) -> Result<(), 
         let shown = if json {
             ascii(&show::entry_json(index, statement)) + "\n"
         } else {
-            show::entry(
-                index,
-                statement,
-                entry.request().map(|(index, _)| index),
-                replay.roster(),
-            )
+            let about = entry.request();
+            let pending = about.and_then(|(_, request)| replay.request(&request));
+            let granted = about
+                .and_then(|(_, request)| replay.standing().get(&request))
+                .map(Held::request);
+            let known = show::Known {
+                about: about.map(|(index, _)| index),
+                roster: replay.roster(),
+                pending,
+                request: pending.map(Pending::request).or(granted).map(|request| request.get()),
+                basis: None,
+            };
+            show::entry(index, statement, &known)
         };
         out.write_all(shown.as_bytes())
     })?;
@@ -329,7 +339,12 @@ fn summary_json(summary: &Summary) -> Value {
             "asked": requests.asked, "ran": requests.ran, "failed": requests.failed, "unknown": requests.unknown,
             "changed": requests.changed, "denied": requests.denied, "expired": requests.expired,
             "withdrawn": requests.withdrawn, "permitted": requests.permitted, "open": requests.open,
+            "released": requests.released, "forbidden": requests.forbidden,
         },
+        "unasked": {
+            "by_grant": requests.by_grant, "by_policy": requests.by_policy, "unenrolled": requests.unenrolled,
+        },
+        "grants": {"given": requests.granted, "revoked": requests.revoked},
     })
 }
 
@@ -343,7 +358,6 @@ fn write_proven(proven: &Proven, json: bool, out: &mut dyn Write) -> Result<(), 
 }
 
 fn show_proven(proven: &Proven, json: bool, out: &mut dyn Write) -> Result<(), Stop> {
-    let request = proven.request().index;
     let mut rosters = proven.rosters().iter().peekable();
     let mut roster = None;
     for (index, statement) in proven.entries() {
@@ -353,11 +367,40 @@ fn show_proven(proven: &Proven, json: bool, out: &mut dyn Write) -> Result<(), S
         let shown = if json {
             ascii(&show::entry_json(*index, statement)) + "\n"
         } else {
-            show::entry(*index, statement, Some(request), roster)
+            show::entry(*index, statement, &known(proven, statement, roster))
         };
         out.write_all(shown.as_bytes())?;
     }
     write_proven(proven, json, out)
+}
+
+/// What a proof tells beside one of its entries: it may hold the request of a grant beside its own.
+fn known<'a>(
+    proven: &'a Proven,
+    statement: &Verified<Statement>,
+    roster: Option<&'a Verified<approval::roster::Roster>>,
+) -> show::Known<'a> {
+    let cited = match statement.get() {
+        Statement::Decision(decision) => Some(decision.request),
+        Statement::Grant(grant) => Some(grant.request),
+        Statement::Permit(permit) => Some(permit.request),
+        Statement::Outcome(outcome) => Some(outcome.request),
+        _ => None,
+    };
+    let request = proven.entries().iter().find(|(_, entry)| Some(entry.digest()) == cited);
+    show::Known {
+        about: request.map(|(index, _)| *index).or(Some(proven.request().index)),
+        roster,
+        pending: proven.pending(),
+        request: request.and_then(|(_, entry)| match entry.get() {
+            Statement::Request(request) => Some(request),
+            _ => None,
+        }),
+        basis: match statement.get() {
+            Statement::Permit(permit) => Some(show::basis_of(proven, permit)),
+            _ => None,
+        },
+    }
 }
 
 fn proven_json(proven: &Proven) -> Value {
@@ -371,6 +414,7 @@ fn proven_json(proven: &Proven) -> Value {
         "request": proven.request().digest().to_string(),
         "index": proven.request().index,
         "result": show::result_word(proven),
+        "basis": show::basis_json(proven),
     })
 }
 

@@ -1,13 +1,21 @@
 //! The commands of `countersign`: what can be typed, and where it leads. One file for each person who types.
 
+mod action;
 pub mod admin;
+pub mod answer;
 pub mod ask;
 pub mod demo;
 pub mod gate;
+pub mod grants;
 pub mod join;
+pub mod policy;
+pub mod request;
 pub mod roster;
+mod scope;
 pub mod terminal;
+pub mod tools;
 pub mod watch;
+mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -65,16 +73,35 @@ enum Command {
     Gate(gate::Gate),
     /// Ask the gate to run a command, wait for the answer, and pass its output and exit code on
     Run(ask::Run),
+    /// Ask the gate for something without waiting: prints the request's id
+    Request(request::Request),
+    /// Wait until a request is decided
+    Wait(request::Wait),
+    /// Take a request back
+    Cancel(request::Cancel),
+    /// Do what a request allows: once, and the very same action
+    Redeem(request::Redeem),
+    /// Print what becomes of requests that nobody waits for, as it happens
+    Events(request::Events),
+    /// Of a list of tools, those that the model may be told of
+    Tools(tools::Tools),
+    /// What needs no asking, and what is forbidden
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Become an admin or auditor: answer an invite
     Join(join::Join),
     /// The requests that wait
     Inbox(admin::Inbox),
     /// One request, whole
     Show(admin::Show),
-    /// Approve a request
-    Approve(admin::Approve),
-    /// Deny a request
-    Deny(admin::Deny),
+    /// Approve requests: this once, or from now on; or deny them
+    Approve(answer::Approve),
+    /// Deny requests
+    Deny(answer::Deny),
+    /// What is granted for good: for whom, until when, and how often it was used
+    Grants(grants::Grants),
+    /// Take a grant back
+    Revoke(grants::Revoke),
     /// Wait for requests, show each whole, and ask for an answer
     Watch(watch::Watch),
     /// Who may say yes
@@ -130,12 +157,14 @@ pub fn main() -> ExitCode {
             }
             let words = commands(std::env::args_os().skip(1));
             misused(&error, &words);
-            // `run` promises 125 where Countersign itself fails; clap's own 2 for everything else.
-            return ExitCode::from(if words.first().is_some_and(|first| first == "run") {
-                ask::FAILED
-            } else {
-                2
-            });
+            // `run` and `redeem` promise 125 where Countersign itself fails; clap's own 2 for everything else.
+            return ExitCode::from(
+                if words.first().is_some_and(|first| first == "run" || first == "redeem") {
+                    ask::FAILED
+                } else {
+                    2
+                },
+            );
         }
     };
     logs(cli.verbose);
@@ -182,11 +211,20 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Demo(demo) => demo.run(context).await,
         Command::Gate(gate) => gate.run(context).await,
         Command::Run(run) => run.run(context).await,
+        Command::Request(request) => request.run(context).await,
+        Command::Wait(wait) => wait.run(context).await,
+        Command::Cancel(cancel) => cancel.run(context).await,
+        Command::Redeem(redeem) => redeem.run(context).await,
+        Command::Events(events) => events.run(context).await,
+        Command::Tools(tools) => tools.run(context).await,
+        Command::Policy(policy) => policy.run(context).await,
         Command::Join(join) => join.run(context).await,
         Command::Inbox(inbox) => inbox.run(context).await,
         Command::Show(show) => show.run(context).await,
         Command::Approve(approve) => approve.run(context).await,
         Command::Deny(deny) => deny.run(context).await,
+        Command::Grants(grants) => grants.run(context).await,
+        Command::Revoke(revoke) => revoke.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
         Command::Roster(roster) => roster.run(context).await,
         Command::Audit(_) | Command::Completions { .. } => Ok(0),

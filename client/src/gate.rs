@@ -3,8 +3,14 @@
 //! Who may say yes is decided in `approval::decide`, never here.
 
 mod ask;
+mod asynchronous;
+mod attention;
+mod explain;
+mod judge;
 mod members;
 mod pairing;
+mod prepare;
+mod running;
 mod socket;
 mod work;
 
@@ -15,7 +21,9 @@ use tokio::sync::mpsc;
 
 use approval::device::Device;
 use approval::outcome::Ended;
-use approval::roster::{Quorum, Roster};
+use approval::permit::Confined;
+use approval::policy::Policy;
+use approval::roster::{Quorum, Roster, Unenrolled};
 use approval::{Digest, Id16, Name, RelayUrl, Time, sign};
 
 use wire::envelope::EnvelopeKey;
@@ -24,13 +32,17 @@ use crate::channel::Group;
 use crate::clock::{Clock, Source, System};
 use crate::home::{Home, Lock};
 use crate::link::{self, LinkEvent, LinkHandle};
-use crate::local::{Answer, Question};
+use crate::local::{Answer, Question, State};
 use crate::pace::Pace;
 use crate::party::{Birth, Kind, Party, PartyError};
-use crate::runner::Launcher;
+use crate::runner::{Confinement, Held, Launcher};
 use crate::store::Tx;
 
+pub use attention::Attention;
+pub(crate) use explain::lines as considered;
 pub use pairing::Admission;
+pub(crate) use prepare::foreseen;
+use prepare::{Asked, Redeemed};
 
 /// Name of the lock that makes a gate the only process on its state.
 const LOCK: &str = "gate.lock";
@@ -63,12 +75,20 @@ pub(crate) enum Event {
     Ran { request: Digest, result: Ended },
     /// A device was paired and confirmed.
     Admit(Box<Admission>),
+    /// This process begins: what was decided while there was none is acted on.
+    Began,
 }
 
 /// A local question after everything slow about it was done outside the engine.
 pub(crate) enum Prepared {
-    /// A command, resolved and hashed.
-    Ask(Box<ask::Asked>),
+    /// An action, resolved and hashed; whoever asks waits.
+    Ask(Box<Asked>),
+    /// The same, and nobody waits.
+    Request(Box<Asked>),
+    /// The same, and nobody is asked.
+    Explain(Box<Asked>),
+    /// An action that was asked earlier, resolved and hashed again.
+    Redeem(Box<Redeemed>),
     /// Any other question that needs the engine.
     Other(Box<Question>),
 }
@@ -104,6 +124,10 @@ pub struct Init {
     pub relay: String,
     /// The gate's own name, which its admins see.
     pub name: String,
+    /// What must be asked at all; without one everything. It counts from the first admin on.
+    pub policy: Option<Policy>,
+    /// What happens until somebody is enrolled.
+    pub unenrolled: Unenrolled,
 }
 
 /// Creates a gate: keys, the genesis roster as entry 0, and an empty group.
@@ -134,7 +158,11 @@ pub async fn init(home: Home, init: Init) -> Result<Party, GateError> {
                 created,
             },
         )?;
-        let genesis = Roster::genesis(device, Quorum { command: 1, roster: 1 }, vec![relay], created);
+        let genesis = Roster {
+            policy: init.policy,
+            unenrolled: init.unenrolled,
+            ..Roster::genesis(device, Quorum { command: 1, roster: 1 }, vec![relay], created)
+        };
         let genesis = sign(identity, genesis)?;
         let mut log = approval::transcript::Log::new();
         log.append(genesis.signed().as_bytes());
@@ -155,8 +183,27 @@ pub async fn init(home: Home, init: Init) -> Result<Party, GateError> {
 struct Running {
     /// Ends it early, because whoever asked has left.
     stop: tokio::sync::watch::Sender<bool>,
-    /// For whom it runs.
+}
+
+/// What the gate has in memory about a request that hasn't ended.
+#[derive(Default)]
+struct Kept {
+    /// Nobody waits for it: it is redeemed later.
+    asynchronous: bool,
+    /// The digits that only whoever asked is told.
+    number: Option<String>,
+    /// The files of its command, open since it was asked; none after a restart.
+    held: Option<Held>,
+    /// What its agent was last told that became of it.
+    told: Option<State>,
+}
+
+/// A program that waits for a request to be something else than pending.
+struct Waiter {
     client: ClientId,
+    request: Digest,
+    until: tokio::time::Instant,
+    answers: mpsc::Sender<Answer>,
 }
 
 /// Somebody who waits for a request.
@@ -173,8 +220,15 @@ pub(crate) struct Gate {
     link: LinkHandle,
     connected: bool,
     events: mpsc::Sender<Event>,
-    askers: HashMap<Digest, Asker>,
+    /// Who waits for a request. Several who asked for the same share its one run.
+    askers: HashMap<Digest, Vec<Asker>>,
     running: HashMap<Digest, Running>,
+    asked: HashMap<Digest, Kept>,
+    waiters: Vec<Waiter>,
+    /// Who is told what becomes of requests that nobody waits for.
+    listeners: Vec<Asker>,
+    attention: Attention,
+    haste: attention::Haste,
     /// Sequences of envelopes that broke the group's state and are passed over when they come again.
     poison: HashSet<u64>,
     /// Why nothing is signed any more, if so.
@@ -187,6 +241,8 @@ pub(crate) struct Gate {
     started: std::time::Instant,
     /// The size that was last left beside the database.
     marked: Option<u64>,
+    /// The size at which the replay's state was last kept.
+    kept: u64,
     launcher: Launcher,
     _lock: Lock,
 }
@@ -199,6 +255,8 @@ pub struct Surroundings {
     pub launcher: Launcher,
     /// When it says again what wasn't answered.
     pub pace: Pace,
+    /// How much may be asked of the admins.
+    pub attention: Attention,
 }
 
 impl Default for Surroundings {
@@ -207,6 +265,7 @@ impl Default for Surroundings {
             clock: Box::new(System),
             launcher: Launcher::current(),
             pace: Pace::default(),
+            attention: Attention::default(),
         }
     }
 }
@@ -241,6 +300,12 @@ pub async fn serve(
         .first()
         .ok_or(PartyError::Lacks("the envelope key"))?
         .key();
+    let launcher = confined(surroundings.launcher.hiding(party.home.path())).await;
+    // The socket takes no other user's connections, so whoever asks can read this process's files (abuse case J13).
+    tracing::warn!(
+        "agents ask as the gate's own user: nothing but the confinement of commands keeps them from its keys"
+    );
+    let kept = party.replay.size();
     let mut gate = Gate {
         clock: Clock::new(surroundings.clock, floor),
         incarnation,
@@ -249,13 +314,19 @@ pub async fn serve(
         events: sender.clone(),
         askers: HashMap::new(),
         running: HashMap::new(),
+        asked: HashMap::new(),
+        waiters: Vec::new(),
+        listeners: Vec::new(),
+        attention: surroundings.attention,
+        haste: attention::Haste::default(),
         poison: HashSet::new(),
         halted,
         heads: HashMap::new(),
         address: tokio::sync::watch::Sender::new(address),
         started: std::time::Instant::now(),
         marked: None,
-        launcher: surroundings.launcher,
+        kept,
+        launcher,
         _lock: lock,
         party,
     };
@@ -266,6 +337,7 @@ pub async fn serve(
             events: sender,
             link,
             seed: gate.pairing_seed(),
+            hide: gate.party.home.path().into(),
         },
     ));
     ready(&path);
@@ -304,6 +376,16 @@ pub async fn serve(
     let _ = std::fs::remove_file(&path);
     gate.party.store.close().await;
     Ok(())
+}
+
+/// Tries once what this machine holds commands in with; from then on every command is held in by all of it.
+async fn confined(launcher: Launcher) -> Launcher {
+    let probing = launcher.clone();
+    let probed = tokio::task::spawn_blocking(move || Confinement::probe(&probing)).await;
+    let confinement = probed.unwrap_or_default();
+    let names: Vec<&str> = confinement.names().into_iter().map(Confined::as_str).collect();
+    tracing::info!(confined = names.join(", "), "what holds commands in");
+    launcher.confined(confinement)
 }
 
 async fn incarnation(party: &mut Party) -> Result<Id16, PartyError> {
@@ -350,8 +432,22 @@ impl Gate {
         Ok(())
     }
 
-    /// After a start: what was running when the process ended has an unknown outcome, and is never run again.
+    /// After a start: what was running when the process ended has an unknown outcome, and is never run again; what is open goes on.
     async fn take_up(&mut self) -> Result<(), GateError> {
+        let mut tx = self.party.store.begin().await.map_err(PartyError::from)?;
+        let rows = tx.asked().await.map_err(PartyError::from)?;
+        tx.commit().await.map_err(PartyError::from)?;
+        for row in rows {
+            let kept = Kept {
+                asynchronous: row.asynchronous,
+                number: row.number,
+                ..Kept::default()
+            };
+            self.asked.insert(row.request, kept);
+        }
+        if self.halted.is_some() {
+            return Ok(());
+        }
         let lost: Vec<Digest> = self
             .party
             .replay
@@ -359,14 +455,11 @@ impl Gate {
             .filter(|open| open.permit().is_some())
             .map(|open| open.request().digest())
             .collect();
-        if lost.is_empty() || self.halted.is_some() {
-            return Ok(());
-        }
-        let events = lost.into_iter().map(|request| Event::Ran {
+        let ended = lost.into_iter().map(|request| Event::Ran {
             request,
             result: Ended::Unknown(approval::outcome::Nothing {}),
         });
-        self.handle(events.collect()).await
+        self.handle(ended.chain([Event::Began]).collect()).await
     }
 
     fn until_next_expiry(&mut self) -> Duration {
@@ -378,7 +471,15 @@ impl Gate {
             .open()
             .filter(|open| open.permit().is_none())
             .map(|open| open.request().expires.millis().saturating_sub(now));
-        waits.min().map_or(longest, |ms| Duration::from_millis(ms).min(longest))
+        let patience = self
+            .waiters
+            .iter()
+            .map(|waiter| waiter.until.saturating_duration_since(tokio::time::Instant::now()));
+        waits
+            .map(Duration::from_millis)
+            .chain(patience)
+            .min()
+            .map_or(longest, |wait| wait.min(longest))
     }
 
     fn pairing_seed(&self) -> pairing::Seed {
@@ -391,8 +492,21 @@ impl Gate {
         }
     }
 
+    /// Whether anything may be asked: there is an admin, or it is allowed until there is one.
+    fn answers(&self) -> bool {
+        self.party
+            .replay
+            .roster()
+            .is_some_and(|roster| roster.is_enrolled() || roster.unenrolled == Unenrolled::Allow)
+    }
+
     /// Whether an admin is enrolled.
     fn enrolled(&self) -> bool {
         self.party.replay.roster().is_some_and(|roster| roster.is_enrolled())
+    }
+
+    /// What of it holds every command in, for permits.
+    fn confined(&self) -> Vec<Confined> {
+        self.launcher.confinement().names()
     }
 }

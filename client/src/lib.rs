@@ -7,13 +7,16 @@
 //! | follow it at the admin | [`member`] |
 //! | see what is kept | [`party`], [`store`], [`home`] |
 //! | see how bytes leave | [`channel`], [`outbox`], [`link`] |
+//! | ask the gate from this machine | [`local`], [`caller`], [`http`]; be told of the answer: [`wake`] |
 
 pub mod audit;
+pub mod caller;
 pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod gate;
 pub mod home;
+pub mod http;
 pub mod link;
 pub mod local;
 pub mod member;
@@ -23,3 +26,4 @@ pub mod party;
 pub mod runner;
 pub mod show;
 pub mod store;
+pub mod wake;

@@ -1,7 +1,9 @@
 //! A person's device, admin or auditor: keeps its own copy of the transcript, checks every entry and every change of the group by itself, and
 //! signs decisions. What it shows and asks at the terminal is in `cli`.
 
+pub mod attention;
 mod join;
+mod past;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,9 +13,11 @@ use tokio::sync::mpsc;
 use approval::change::Change;
 use approval::checkpoint::Checkpoint;
 use approval::decision::{Answer as Vote, Decision};
+use approval::grant::Terms;
 use approval::message::{Message, RefusalCode};
 use approval::replay::{Entry, Pending, Replay};
-use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
+use approval::revocation::Revocation;
+use approval::{Digest, Id16, Name, Signed, Text, Time, Verified, sign};
 use wire::envelope::Content;
 
 use crate::channel::{ChannelError, Group, Membership, Received};
@@ -25,6 +29,7 @@ use crate::party::{Kind, PEER_BYTES, PEER_ENVELOPES, Party, PartyError, Turn, ke
 use crate::store::{NewPost, Outgoing, Post};
 
 pub use join::{Begun, JoinError};
+pub use past::{names, past};
 
 /// Name of the lock of the process that is connected for this home. Others write to the same database and leave the sending to it.
 const LOCK: &str = "link.lock";
@@ -104,6 +109,40 @@ struct Batch {
     ack: bool,
     allow: bool,
     replay: Option<Replay>,
+}
+
+/// An answer to a request, before it is signed.
+#[derive(Clone, Debug)]
+pub struct Saying {
+    /// Yes or no.
+    pub verdict: Vote,
+    /// The number that was shown where it was asked; with an approval only.
+    pub number: Option<String>,
+    /// What is granted beside this one time; with an approval only.
+    pub grant: Option<Terms>,
+    /// Why, in the person's words.
+    pub reason: String,
+}
+
+impl Saying {
+    /// Yes, this one time.
+    pub fn once() -> Self {
+        Self {
+            verdict: Vote::Approve,
+            number: None,
+            grant: None,
+            reason: String::new(),
+        }
+    }
+
+    /// No.
+    pub fn deny(reason: impl Into<String>) -> Self {
+        Self {
+            verdict: Vote::Deny,
+            reason: reason.into(),
+            ..Self::once()
+        }
+    }
 }
 
 /// What [`Member::wait`] woke up for; given back to [`Member::take`].
@@ -428,7 +467,7 @@ impl Member {
                 Ok(false)
             }
             // Only devices say these.
-            Message::Decision(_) | Message::Ack { .. } | Message::Propose { .. } => Ok(false),
+            Message::Decision(_) | Message::Revocation(_) | Message::Ack { .. } | Message::Propose { .. } => Ok(false),
         }
     }
 
@@ -610,21 +649,33 @@ impl Member {
         Ok(())
     }
 
-    /// Signs an answer to an open request and puts it on its way. Returns the decision's digest, by which the transcript or a refusal will answer.
+    /// Signs an answer to an open request and puts it on its way, without number and grant: see [`Member::answer`].
     pub async fn decide(&mut self, request: &Digest, verdict: Vote, reason: &str) -> Result<Digest, PartyError> {
+        let saying = Saying {
+            verdict,
+            reason: reason.to_owned(),
+            ..Saying::once()
+        };
+        self.answer(request, saying).await
+    }
+
+    /// Signs an answer to an open request and puts it on its way. Returns the decision's digest, by which the transcript or a refusal will answer.
+    pub async fn answer(&mut self, request: &Digest, saying: Saying) -> Result<Digest, PartyError> {
+        let reason = Text::new(saying.reason).map_err(PartyError::Text)?;
         let mut turn = self.party.turn().await?;
         let checkpoint = turn
             .tx
             .last_checkpoint()
             .await?
             .ok_or(PartyError::Lacks("a checkpoint"))?;
-        let time = Time::of_clock(wall());
         let decision = Decision {
             party: self.party.identity.party(),
             request: *request,
-            verdict,
-            reason: Text::new(reason).map_err(PartyError::Text)?,
-            time,
+            verdict: saying.verdict,
+            number: saying.number,
+            grant: saying.grant,
+            reason,
+            time: Time::of_clock(wall()),
             checkpoint,
         };
         let decision = sign(&self.party.identity, decision)?;
@@ -634,6 +685,24 @@ impl Member {
         turn.commit().await?;
         self.said = true;
         Ok(decision.digest())
+    }
+
+    /// Signs that a grant is taken back and puts it on its way. Returns the revocation's digest, by which the transcript or a refusal will answer.
+    pub async fn revoke(&mut self, grant: &Digest, reason: &str) -> Result<Digest, PartyError> {
+        let revocation = Revocation {
+            party: self.party.identity.party(),
+            grant: *grant,
+            reason: Text::new(reason).map_err(PartyError::Text)?,
+            time: Time::of_clock(wall()),
+        };
+        let revocation = sign(&self.party.identity, revocation)?;
+        let question = Message::Revocation(revocation.signed().clone()).encode()?;
+        let mut turn = self.party.turn().await?;
+        self.post_question(&mut turn, &question, revocation.digest().as_bytes())
+            .await?;
+        turn.commit().await?;
+        self.said = true;
+        Ok(revocation.digest())
     }
 
     /// Proposes a change of the roster to the gate. Returns the id under which it answers.
@@ -690,18 +759,23 @@ impl Member {
         Ok(inside)
     }
 
+    /// The person whose device this is, in the roster in force.
+    pub fn person(&self) -> Option<&Name> {
+        let roster = self.party.replay.roster()?;
+        roster
+            .person_of(&self.party.identity.party())
+            .map(|(person, _)| &person.name)
+    }
+
     /// Whether this person, with whichever device, has answered a request.
     pub fn has_answered(&self, open: &Pending) -> bool {
-        let Some(roster) = self.party.replay.roster() else {
-            return false;
-        };
-        let Some((own, _)) = roster.person_of(&self.party.identity.party()) else {
+        let (Some(roster), Some(own)) = (self.party.replay.roster(), self.person()) else {
             return false;
         };
         open.decisions().iter().any(|decision| {
             roster
                 .person_of(&decision.signer())
-                .is_some_and(|(person, _)| person.name == own.name)
+                .is_some_and(|(person, _)| person.name == *own)
         })
     }
 

@@ -510,6 +510,8 @@ mod tests {
         let wish = Init {
             relay: "ws://127.0.0.1:1".to_owned(),
             name: "gate".to_owned(),
+            policy: None,
+            unenrolled: approval::roster::Unenrolled::Refuse,
         };
         let party = init(Home::create(Some(home.clone())).unwrap(), wish).await.unwrap();
         let (replay, good) = (party.replay.clone(), kept(&party).await.unwrap());
@@ -541,6 +543,8 @@ mod tests {
         let wish = |name: &str| Init {
             relay: "ws://127.0.0.1:1".to_owned(),
             name: name.to_owned(),
+            policy: None,
+            unenrolled: approval::roster::Unenrolled::Refuse,
         };
         let party = init(Home::create(Some(folder.path().join("gate"))).unwrap(), wish("gate"))
             .await

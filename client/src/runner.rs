@@ -1,13 +1,21 @@
-//! Runs one approved command, once, and says how it ended: exactly the argv, environment and folder that were approved, within its limits.
+//! Binds a command to what it would run, runs it once when that is approved, and says how it ended: exactly the program, argv, environment,
+//! folder and input that were approved, within its limits.
 //!
 //! Deliberately not here: whether it may run (`approval::decide`, of which a [`Permit`] is the proof), recording the permit before and the
-//! outcome after (`gate`). PROTOCOL.md 8.3 and 8.6, abuse cases D03, E08, E23, E24, I13, I14.
+//! outcome after (`gate`). PROTOCOL.md 8.3, 8.5 and 8.6, abuse cases D03, D12 to D17, E08, E23, E24, I13, I14.
 
+mod bind;
+mod cgroup;
 mod child;
+mod code;
+mod confinement;
+mod descriptors;
 mod environment;
 mod executable;
 mod launcher;
+mod mounts;
 mod strays;
+mod writable;
 
 use std::io;
 use std::pin::pin;
@@ -28,11 +36,15 @@ use tokio::net::unix::pipe;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+pub use bind::{Asking, BindError, Held, bind, hold};
+pub use confinement::Confinement;
 pub use environment::{EnvironmentError, default_environment, environment};
-pub use executable::{ExecutableError, SEARCH, resolve, resolve_directory};
+pub use executable::SEARCH;
 pub use launcher::{LAUNCH, Launcher, launch_main};
 
+use cgroup::Group;
 use child::Child;
+use launcher::Order;
 
 /// How long starting may take: reading and hashing the program, from a slow disk too.
 const LAUNCH_DEADLINE: Duration = Duration::from_secs(60);
@@ -56,7 +68,9 @@ pub enum Chunk {
     Stderr(Bytes),
 }
 
-/// Runs the command of `request`, which `permit` allows once, and waits for its end.
+/// Runs the command of `request`, which `permit` allows once, with the files that were held for it, and waits for its end.
+///
+/// Everything that the request binds is made sure of once more, in the process that becomes the command.
 ///
 /// What it writes goes to `output` up to the limit; if nobody receives it any more, it is hashed all the same. When `stop` is ready (whoever asked
 /// went away) the command is killed; pass [`std::future::pending`] for never. When the returned future is dropped, the command is killed too.
@@ -66,6 +80,7 @@ pub async fn run(
     launcher: &Launcher,
     permit: Permit,
     request: &Verified<Request>,
+    held: Held,
     output: mpsc::Sender<Chunk>,
     stop: impl Future<Output = ()>,
 ) -> Ended {
@@ -75,9 +90,9 @@ pub async fn run(
     let command = match &request.action {
         Action::Command(command) if permitted == request.digest() => command,
         Action::Command(_) => return unstarted("the permit is for another request"),
-        Action::Roster(_) => return unstarted("a change of roster is not a command"),
+        Action::Roster(_) | Action::Tool(_) | Action::Secret(_) => return unstarted("the gate runs commands only"),
     };
-    match start(launcher, command, pin!(stop)).await {
+    match start(launcher, command, held, pin!(stop)).await {
         Ok((running, stop)) => running.watch(command, output, stop).await,
         Err(error) => unstarted(&error.to_string()),
     }
@@ -89,6 +104,10 @@ enum StartError {
     User { approved: u32, own: u32 },
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("control group: {0}")]
+    Group(io::Error),
     #[error("{0}")]
     Launcher(String),
     #[error("the launcher ended without a word")]
@@ -110,6 +129,7 @@ struct Running {
 async fn start<S: Future<Output = ()> + Unpin>(
     launcher: &Launcher,
     command: &Command,
+    held: Held,
     mut stop: S,
 ) -> Result<(Running, S), StartError> {
     let own = rustix::process::geteuid().as_raw();
@@ -120,7 +140,20 @@ async fn start<S: Future<Output = ()> + Unpin>(
         });
     }
     environment::check(&command.env)?;
+    if let Some(hide) = launcher.hidden() {
+        bind::check_visible(command, hide)?;
+    }
+    let group = launcher
+        .confinement()
+        .cgroup
+        .as_deref()
+        .map(|parent| Group::create(parent, command.limits.memory_bytes))
+        .transpose()
+        .map_err(StartError::Group)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    descriptors::send(&ours, &held.files())?;
+    // They are on their way; and what lies in the socket goes with it.
+    drop(held);
     ours.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(ours)?;
     let ((stdout, stdout_theirs), (stderr, stderr_theirs)) = (io::pipe()?, io::pipe()?);
@@ -129,14 +162,14 @@ async fn start<S: Future<Output = ()> + Unpin>(
         .stdin(std::os::fd::OwnedFd::from(theirs))
         .stdout(stdout_theirs)
         .stderr(stderr_theirs);
-    let child = Child::spawn(process).await?;
+    let order = Order::new(launcher, command, group.as_ref()).bytes();
+    let child = Child::spawn(process, group).await?;
     let running = Running {
         child,
         stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
         stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
     };
     // From here on every return kills the launcher, by dropping `running`.
-    let order = launcher::order(std::process::id(), command);
     let told = async {
         // A launcher that fails early reads no further; what it says then is the reason, not our broken pipe.
         let _ = socket.write_all(&order).await;

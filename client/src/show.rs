@@ -1,19 +1,31 @@
 //! How requests and transcript entries look to a person. The action itself is `approval::render`; everything that others wrote goes through the
 //! escaper before it reaches a terminal.
 
+pub mod basis;
 mod changes;
+pub mod compare;
+mod entry;
+#[cfg(test)]
+pub(crate) mod example;
+mod letters;
+pub mod terms;
 
 use std::fmt::Write as _;
 
-use approval::decision::Answer as Vote;
-use approval::escape::escape;
+use approval::action::Action;
+use approval::decide::Verdict;
+use approval::decision::{Answer as Vote, Decision};
+use approval::escape::{escape, escape_field};
 use approval::outcome::{Ended, Exit, Ran, Stopped};
+use approval::policy::Policy;
 use approval::render::render_request;
-use approval::replay::{Entry, Pending};
+use approval::replay::{Pending, Replay};
 use approval::request::Request;
-use approval::roster::Roster;
-use approval::statement::Statement;
+use approval::roster::{Roster, Unenrolled};
 use approval::{Digest, Time, Verified};
+
+use compare::Past;
+pub use entry::entry;
 
 /// A length of time as a person says it.
 pub fn duration(ms: u64) -> String {
@@ -54,44 +66,94 @@ pub fn who(roster: Option<&Verified<Roster>>, party: &wire::identity::PartyId) -
     person.unwrap_or_else(|| party.short())
 }
 
+/// Names as they are said: `alice`, `alice and bob`, `alice, bob and carol`.
+pub fn and(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => only.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
 /// One line for a list: id, what, who asks, how long there is.
-pub fn line(open: &Pending, roster: Option<&Verified<Roster>>, now: Time) -> String {
+pub fn line(open: &Pending, replay: &Replay, now: Time) -> String {
     let request = open.request();
-    let what = summary(request, roster);
+    listed(open, replay, now, &summary(request, replay.roster()))
+}
+
+/// The same in other words than the action's.
+pub fn listed(open: &Pending, replay: &Replay, now: Time, what: &str) -> String {
+    let request = open.request();
+    let risk = request
+        .risk
+        .as_ref()
+        .map_or_else(String::new, |risk| format!(", risk {risk}"));
     let left = duration(request.expires.millis().saturating_sub(now.millis()));
     format!(
-        "{}  {what}  (asked by {}, {}, {left} left)",
+        "{}  {what}  (asked by {}{risk}, {}, {left} left)",
         request.digest().short(),
         request.asked_by.agent,
-        votes(open, roster)
+        votes(open, replay, now)
     )
 }
 
-/// Who has said what so far.
-fn votes(open: &Pending, roster: Option<&Verified<Roster>>) -> String {
-    let need = roster.map_or(open.request().need, |roster| {
-        open.request().need.max(roster.quorum.of(open.request().class))
-    });
-    let mut names: Vec<String> = Vec::new();
-    for decision in open
-        .decisions()
-        .iter()
-        .filter(|decision| decision.verdict == Vote::Approve)
-    {
+/// Everybody's last word so far, in the order in which they first spoke.
+fn voices<'a>(open: &'a Pending, roster: Option<&Verified<Roster>>) -> Vec<(String, &'a Verified<Decision>)> {
+    let mut voices: Vec<(String, &Verified<Decision>)> = Vec::new();
+    for decision in open.decisions() {
         let name = who(roster, &decision.signer());
-        if !names.contains(&name) {
-            names.push(name);
+        match voices.iter_mut().find(|(other, _)| *other == name) {
+            // A denial outweighs what the same person says before and after.
+            Some((_, said)) if said.verdict == Vote::Approve => *said = decision,
+            Some(_) => {}
+            None => voices.push((name, decision)),
         }
     }
-    match names.len() {
-        0 => format!("0 of {}", count(u64::from(need), "approval")),
-        have => format!("{have} of {}: {}", count(u64::from(need), "approval"), names.join(", ")),
-    }
+    voices
 }
 
-/// A request whole, as an admin must see it before answering: the action first, everything of it, then the agent's words.
-pub fn whole(open: &Pending, roster: Option<&Verified<Roster>>, now: Time) -> String {
+/// Whether nobody has to answer a request any more: it may be done, and waits for its agent.
+pub fn is_allowed(replay: &Replay, request: &Digest, now: Time) -> bool {
+    matches!(replay.decide(request, now), Some(Verdict::Open(_)))
+}
+
+/// Who has said what so far.
+fn votes(open: &Pending, replay: &Replay, now: Time) -> String {
     let request = open.request();
+    let need = match replay.decide(&request.digest(), now) {
+        Some(Verdict::Waiting { need, .. }) => need as u64,
+        _ => u64::from(request.need),
+    };
+    let voices = voices(open, replay.roster());
+    let of = |verdict: Vote| -> Vec<String> {
+        let of = voices.iter().filter(|(_, decision)| decision.verdict == verdict);
+        of.map(|(name, _)| name.clone()).collect()
+    };
+    let (yes, no) = (of(Vote::Approve), of(Vote::Deny));
+    let mut text = format!("{} of {}", yes.len(), count(need, "approval"));
+    if !yes.is_empty() {
+        let _ = write!(text, ": {}", yes.join(", "));
+    }
+    if !no.is_empty() {
+        let _ = write!(text, "; denied by {}", and(&no));
+    }
+    if open.permit().is_none() && is_allowed(replay, &request.digest(), now) {
+        text.push_str("; allowed, waits for its agent");
+    }
+    text
+}
+
+/// What others would grant beside this one time, with their names.
+pub fn offers(open: &Pending, roster: Option<&Verified<Roster>>) -> Vec<(String, approval::grant::Terms)> {
+    let voices = voices(open, roster);
+    let offer = |(name, decision): (String, &Verified<Decision>)| Some((name, decision.grant.clone()?));
+    voices.into_iter().filter_map(offer).collect()
+}
+
+/// A request whole, as an admin must see it before answering: the action first, everything of it, then the agent's words. `past` is the
+/// last of its kind that people approved.
+pub fn whole(open: &Pending, replay: &Replay, past: Option<&Past>, now: Time) -> String {
+    let (request, roster) = (open.request(), replay.roster());
     let mut text = String::new();
     let gate = roster.map_or_else(
         || request.gate.short(),
@@ -103,19 +165,53 @@ pub fn whole(open: &Pending, roster: Option<&Verified<Roster>>, now: Time) -> St
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    if let (approval::action::Action::Roster(contents), Some(roster)) = (&request.action, roster) {
+    if let (Action::Roster(contents), Some(roster)) = (&request.action, roster) {
         text.push_str("compared with the roster in force\n");
         for change in changes::changes(roster, contents) {
             let _ = writeln!(text, "  {change}");
         }
+        text.push_str(&changes::policy(roster.policy.as_ref(), contents.policy.as_ref()));
+    }
+    for warning in letters::warnings(&request.action) {
+        let _ = writeln!(text, "{warning}");
+    }
+    if let Some(past) = past {
+        text.push_str(&compare::compared(past, request));
     }
     let left = request.expires.millis().saturating_sub(now.millis());
-    let _ = writeln!(text, "\n{}; {} left", votes(open, roster), duration(left));
+    let _ = writeln!(text, "\n{}; {} left", votes(open, replay, now), duration(left));
+    text.push_str(&said(open, roster));
+    text
+}
+
+/// Who said what beside yes and no: reasons, and what they would grant.
+fn said(open: &Pending, roster: Option<&Verified<Roster>>) -> String {
+    let mut text = String::new();
+    for (name, decision) in voices(open, roster) {
+        if let Some(terms) = &decision.grant {
+            let reach = terms::reach(terms, open.request(), decision.time);
+            let _ = writeln!(text, "{name} would grant it: {reach}");
+        }
+        let reason = decision.reason.as_untrusted();
+        if !reason.is_empty() {
+            let verb = if decision.verdict == Vote::Approve {
+                "approves"
+            } else {
+                "denies"
+            };
+            let _ = writeln!(text, "{name} {verb}, saying: {}", escape(reason));
+        }
+    }
     text
 }
 
 /// How a request ended, in a few words.
 pub fn ended(result: &Ended) -> String {
+    ended_by(result, None)
+}
+
+/// The same where the policy is known that may have said no.
+pub fn ended_by(result: &Ended, policy: Option<&Policy>) -> String {
     match result {
         Ended::Ran(ran) => finished(ran),
         Ended::Failed(failed) => format!("permitted, but never started: {}", escape(failed.error.as_untrusted())),
@@ -125,6 +221,11 @@ pub fn ended(result: &Ended) -> String {
         Ended::Denied(_) => "denied".to_owned(),
         Ended::Expired(_) => "expired without an answer".to_owned(),
         Ended::Withdrawn(_) => "withdrawn by whoever asked".to_owned(),
+        Ended::Released(_) => "permitted, and released to whoever asked".to_owned(),
+        Ended::Forbidden(forbidden) => match forbidden.rule {
+            Some(number) => format!("forbidden {}", basis::rule(number, policy)),
+            None => "forbidden by the policy's mode".to_owned(),
+        },
     }
 }
 
@@ -146,76 +247,28 @@ fn finished(ran: &Ran) -> String {
     )
 }
 
-/// One transcript entry in one line, for those who watch.
-pub fn entry(entry: &Entry, roster: Option<&Verified<Roster>>) -> String {
-    let index = entry.index();
-    match entry.statement().get() {
-        Statement::Roster(new) => format!("{index:>4}  roster   epoch {}: {}", new.epoch, people(new)),
-        Statement::Request(request) => {
-            format!(
-                "{index:>4}  request  {}: {}",
-                entry.statement().digest().short(),
-                summary(request, roster)
-            )
-        }
-        Statement::Decision(decision) => {
-            let verb = if decision.verdict == Vote::Approve {
-                "approves"
-            } else {
-                "denies"
-            };
-            let reason = decision.reason.as_untrusted();
-            let reason = if reason.is_empty() {
-                String::new()
-            } else {
-                format!(", saying: {}", escape(reason))
-            };
-            format!(
-                "{index:>4}  decision {} {verb} {}{reason}",
-                who(roster, &entry.statement().signer()),
-                decision.request.short()
-            )
-        }
-        Statement::Permit(permit) => format!(
-            "{index:>4}  permit   for {} by {}",
-            permit.request.short(),
-            count(permit.decisions.len() as u64, "approval")
-        ),
-        Statement::Outcome(outcome) => format!(
-            "{index:>4}  outcome  of {}: {}",
-            outcome.request.short(),
-            ended(&outcome.result)
-        ),
-        Statement::Device(device) => format!("{index:>4}  device   {}", device.name),
-    }
-}
-
-fn people(roster: &Roster) -> String {
-    if roster.people.is_empty() {
-        return "nobody yet".to_owned();
-    }
-    let person = |person: &approval::roster::Person| {
-        format!(
-            "{} ({}, {})",
-            person.name,
-            person.role,
-            count(person.devices.len() as u64, "device")
-        )
-    };
-    let people: Vec<String> = roster.people.iter().map(person).collect();
-    format!("{}; quorum {}", people.join(", "), roster.quorum.command)
-}
-
 /// An action in one line; of a roster what it changes of the one in force.
 pub fn summary(request: &Request, roster: Option<&Verified<Roster>>) -> String {
+    let field = |text: &approval::Text| escape_field(text.as_untrusted().as_bytes());
     match &request.action {
-        approval::action::Action::Command(command) => command
+        Action::Command(command) => command
             .argv
             .iter()
-            .map(|argument| approval::escape::escape_field(argument.as_bytes()))
+            .map(|argument| escape_field(argument.as_bytes()))
             .collect::<Vec<_>>()
             .join(" "),
-        approval::action::Action::Roster(contents) => {
+        Action::Tool(call) => {
+            let arguments = escape(call.arguments.as_untrusted());
+            format!("tool {}/{} {arguments}", field(&call.server), field(&call.tool))
+        }
+        Action::Secret(secret) => format!(
+            "secret {} for {} {} {}",
+            secret.name,
+            field(&secret.method),
+            field(&secret.host),
+            field(&secret.path)
+        ),
+        Action::Roster(contents) => {
             let changes = roster
                 .map(|roster| changes::changes(roster, contents))
                 .unwrap_or_default();
@@ -246,8 +299,19 @@ pub fn roster(roster: &Verified<Roster>) -> String {
             let _ = writeln!(text, "  {} {}", device.party, device.name);
         }
     }
+    if let Some(policy) = &roster.policy {
+        let rules = count(policy.rules() as u64, "rule");
+        let _ = writeln!(text, "policy {}, {rules}", policy.digest().short());
+    }
     if roster.people.is_empty() {
-        let _ = writeln!(text, "nobody is enrolled: everything is refused");
+        let _ = writeln!(
+            text,
+            "{}",
+            match roster.unenrolled {
+                Unenrolled::Refuse => "nobody is enrolled: everything is refused",
+                Unenrolled::Allow => "nobody is enrolled: everything is ALLOWED until somebody is",
+            }
+        );
     }
     text
 }

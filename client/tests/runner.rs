@@ -1,60 +1,74 @@
 //! What runs is what was approved, in a process that has nothing else, and it ends when it must. With the real program as launcher.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "runner/bound.rs"]
+mod bound;
+#[path = "runner/held_in.rs"]
+mod held_in;
+
 use std::fs;
 use std::future::pending;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use approval::action::{Action, Command, Limits, Stdin};
+use approval::action::{Action, Command, Limits, Mark};
 use approval::checkpoint::Checkpoint;
 use approval::decide::{Permit, Verdict, decide};
 use approval::decision::{Answer, Decision};
 use approval::device::{Certificate, Device};
 use approval::outcome::{Ended, Exit, Ran, Stopped};
 use approval::request::{AskedBy, Class, Request};
-use approval::roster::{Person, Quorum, Role, Roster};
+use approval::roster::{Person, Quorum, Role, Roster, Unenrolled};
 use approval::scalar::{LeafKey, Text};
+use approval::standing::Standing;
 use approval::{ByteString, Digest, Id16, Time, Verified, sign};
-use countersign::runner::{Chunk, Launcher, resolve, run};
+use countersign::runner::{Asking, Chunk, Held, Launcher, bind, run};
 use rand_core::OsRng;
 use tokio::sync::mpsc;
 use wire::identity::Identity;
 
 fn launcher() -> Launcher {
-    Launcher::at(env!("CARGO_BIN_EXE_countersign"))
+    match std::env::var_os("COUNTERSIGN_TEST_NOBODY") {
+        Some(copy) => Launcher::at(copy),
+        None => Launcher::at(env!("CARGO_BIN_EXE_countersign")),
+    }
 }
 
 fn bytes(text: impl AsRef<[u8]>) -> ByteString {
     ByteString::new(text.as_ref()).unwrap()
 }
 
-/// A command with an empty environment in `/`, ten seconds and a megabyte.
-fn command(program: &str, arguments: &[&str]) -> Command {
-    let argv = [program].iter().chain(arguments).map(bytes).collect();
-    Command {
-        executable: resolve(program.as_ref()).unwrap(),
-        argv,
-        env: vec![(bytes("PATH"), bytes("/usr/bin:/bin"))],
-        directory: bytes("/"),
-        stdin: Stdin::None,
+/// A command in `/`, ten seconds and a megabyte.
+fn command(program: &str, arguments: &[&str]) -> Asking {
+    Asking {
+        argv: [program].iter().chain(arguments).map(bytes).collect(),
+        env: Vec::new(),
+        directory: "/".into(),
+        stdin: None,
         limits: Limits {
             wall_ms: 10_000,
             output_bytes: 1_000_000,
+            memory_bytes: 0,
         },
-        uid: rustix::process::geteuid().as_raw(),
+        hide: None,
     }
 }
 
-fn shell(script: &str) -> Command {
+fn shell(script: &str) -> Asking {
     command("sh", &["-c", script])
 }
 
+/// Bound, asked and allowed.
+fn approved(asking: Asking) -> (Permit, Verified<Request>, Held) {
+    let (command, held) = bind(&asking).unwrap();
+    let (permit, request) = permitted(command);
+    (permit, request, held)
+}
+
 /// One gate, one admin, who says yes.
-fn approved(command: Command) -> (Permit, Verified<Request>) {
+fn permitted(command: Command) -> (Permit, Verified<Request>) {
     let (gate, admin) = (Identity::generate(&mut OsRng), Identity::generate(&mut OsRng));
     let time = |millis| Time::from_millis(millis).unwrap();
     let device = |identity: &Identity, leaf| {
@@ -79,12 +93,15 @@ fn approved(command: Command) -> (Permit, Verified<Request>) {
         gate_device: device(&gate, 1),
         people: vec![zoe],
         quorum: Quorum { command: 1, roster: 1 },
+        policy: None,
+        unenrolled: Unenrolled::Refuse,
         relays: Vec::new(),
         created: time(0),
     };
     let roster = sign(&gate, roster).unwrap();
     let asked_by = AskedBy {
         agent: "agent".parse().unwrap(),
+        under: Vec::new(),
         user: None,
         conversation: None,
         platform: None,
@@ -96,7 +113,11 @@ fn approved(command: Command) -> (Permit, Verified<Request>) {
         nonce: Id16([2; 16]),
         roster: roster.digest(),
         class: Class::Command,
+        risk: None,
         need: 1,
+        veto: true,
+        four_eyes: false,
+        matching: None,
         action: Action::Command(command),
         asked_by,
         reason: Text::new("because").unwrap(),
@@ -108,12 +129,14 @@ fn approved(command: Command) -> (Permit, Verified<Request>) {
         party: admin.party(),
         request: request.digest(),
         verdict: Answer::Approve,
+        number: None,
+        grant: None,
         reason: Text::new("").unwrap(),
         time: time(1),
         checkpoint: Checkpoint::sign(&gate, 3, [7; 32]).as_str().to_owned(),
     };
     let decision = sign(&admin, decision).unwrap();
-    match decide(&request, &[decision], &roster, time(2)) {
+    match decide(&request, &[decision], &Standing::default(), &roster, time(2)) {
         Verdict::Open(permit) => (permit, request),
         verdict => panic!("{verdict:?}"),
     }
@@ -156,12 +179,18 @@ async fn collect(mut chunks: mpsc::Receiver<Chunk>) -> (Vec<u8>, Vec<u8>) {
     (stdout, stderr)
 }
 
-async fn finish(command: Command) -> Finished {
-    let (permit, request) = approved(command);
+async fn finish(asking: Asking) -> Finished {
+    let (command, held) = bind(&asking).unwrap();
+    finish_bound(&launcher(), command, held).await
+}
+
+async fn finish_bound(launcher: &Launcher, command: Command, held: Held) -> Finished {
+    let (permit, request) = permitted(command);
     let (sender, receiver) = mpsc::channel(4);
-    let launcher = launcher();
-    let (ended, (stdout, stderr)) =
-        tokio::join!(run(&launcher, permit, &request, sender, pending()), collect(receiver));
+    let (ended, (stdout, stderr)) = tokio::join!(
+        run(launcher, permit, &request, held, sender, pending()),
+        collect(receiver)
+    );
     Finished { ended, stdout, stderr }
 }
 
@@ -177,19 +206,19 @@ async fn gone(pid: &str) {
 
 #[tokio::test]
 async fn argv_and_environment_are_the_approved_bytes_and_nothing_else() {
-    let mut cat = command("cat", &[]);
-    cat.argv = vec![
+    let (mut command, held) = bind(&command("cat", &[])).unwrap();
+    command.argv = vec![
         bytes("an odd name"),
         bytes("--"),
         bytes("/proc/self/cmdline"),
         bytes("/proc/self/environ"),
     ];
-    cat.env = vec![
+    command.env = vec![
         (bytes("A"), bytes("with space = and\nline")),
         (bytes("B"), bytes(b"\xff\xfe")),
         (bytes("EMPTY"), bytes("")),
     ];
-    let finished = finish(cat).await;
+    let finished = finish_bound(&launcher(), command, held).await;
     assert_eq!(finished.ran().exit, Exit::Code(0));
     let argv = b"an odd name\0--\0/proc/self/cmdline\0/proc/self/environ\0";
     let env = b"A=with space = and\nline\0B=\xff\xfe\0EMPTY=\0";
@@ -198,9 +227,9 @@ async fn argv_and_environment_are_the_approved_bytes_and_nothing_else() {
 
 #[tokio::test]
 async fn an_empty_environment_stays_empty() {
-    let mut env = command("env", &[]);
+    let (mut env, held) = bind(&command("env", &[])).unwrap();
     env.env = Vec::new();
-    assert_eq!(finish(env).await.text(), "");
+    assert_eq!(finish_bound(&launcher(), env, held).await.text(), "");
 }
 
 #[tokio::test]
@@ -208,7 +237,7 @@ async fn it_reads_nothing_and_stands_where_it_was_approved_to_stand() {
     let folder = tempfile::tempdir().unwrap();
     let real = fs::canonicalize(folder.path()).unwrap();
     let mut script = shell("cat; pwd -P");
-    script.directory = bytes(real.to_str().unwrap());
+    script.directory = real.clone();
     assert_eq!(finish(script).await.text(), format!("{}\n", real.display()));
 }
 
@@ -320,8 +349,9 @@ async fn a_command_that_nobody_listens_to_still_meets_its_wall_limit() {
     script.limits = Limits {
         wall_ms: 300,
         output_bytes: 1 << 30,
+        memory_bytes: 0,
     };
-    let (permit, request) = approved(script);
+    let (permit, request, held) = approved(script);
     let (sender, receiver) = mpsc::channel(1);
     let launcher = launcher();
     let stop = async {
@@ -329,7 +359,7 @@ async fn a_command_that_nobody_listens_to_still_meets_its_wall_limit() {
         let _paused = &receiver;
         tokio::time::sleep(Duration::from_millis(600)).await;
     };
-    match run(&launcher, permit, &request, sender, stop).await {
+    match run(&launcher, permit, &request, held, sender, stop).await {
         Ended::Ran(ran) => assert_eq!(ran.stopped, Some(Stopped::WallLimit)),
         ended => panic!("{ended:?}"),
     }
@@ -360,7 +390,7 @@ async fn a_daemon_in_a_session_of_its_own_ends_with_the_command() {
 #[tokio::test]
 async fn a_command_leaves_other_commands_and_our_own_children_alone() {
     let mut own = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let (permit, request) = approved(shell("setsid -f sleep 1000 > /dev/null 2>&1; echo ready; sleep 1000"));
+    let (permit, request, held) = approved(shell("setsid -f sleep 1000 > /dev/null 2>&1; echo ready; sleep 1000"));
     let (sender, mut receiver) = mpsc::channel(4);
     let (leave, left) = tokio::sync::oneshot::channel::<()>();
     let launcher = launcher();
@@ -372,7 +402,7 @@ async fn a_command_leaves_other_commands_and_our_own_children_alone() {
         assert_eq!(finish(shell("exit 0")).await.ran().exit, Exit::Code(0));
         leave.send(()).unwrap();
     };
-    match tokio::join!(run(&launcher, permit, &request, sender, stop), other).0 {
+    match tokio::join!(run(&launcher, permit, &request, held, sender, stop), other).0 {
         Ended::Ran(ran) => assert_eq!(
             ran.stopped,
             Some(Stopped::AskerLeft),
@@ -387,7 +417,7 @@ async fn a_command_leaves_other_commands_and_our_own_children_alone() {
 
 #[tokio::test]
 async fn it_ends_when_the_asker_leaves() {
-    let (permit, request) = approved(shell("echo $$; exec sleep 1000"));
+    let (permit, request, held) = approved(shell("echo $$; exec sleep 1000"));
     let (sender, mut receiver) = mpsc::channel(4);
     let (seen, pid) = tokio::sync::oneshot::channel();
     let launcher = launcher();
@@ -401,7 +431,7 @@ async fn it_ends_when_the_asker_leaves() {
         let pid = pid.await.unwrap();
         assert!(Path::new("/proc").join(pid.trim()).exists());
     };
-    match tokio::join!(run(&launcher, permit, &request, sender, stop), reader).0 {
+    match tokio::join!(run(&launcher, permit, &request, held, sender, stop), reader).0 {
         Ended::Ran(ran) => assert_eq!((ran.stopped, ran.exit), (Some(Stopped::AskerLeft), Exit::Signal(9))),
         ended => panic!("{ended:?}"),
     }
@@ -409,11 +439,12 @@ async fn it_ends_when_the_asker_leaves() {
 
 #[tokio::test]
 async fn an_asker_who_left_before_the_start_has_run_nothing() {
-    let (permit, request) = approved(shell("exit 0"));
+    let (permit, request, held) = approved(shell("exit 0"));
     let ended = run(
         &launcher(),
         permit,
         &request,
+        held,
         mpsc::channel(1).0,
         std::future::ready(()),
     )
@@ -423,9 +454,9 @@ async fn an_asker_who_left_before_the_start_has_run_nothing() {
 
 #[tokio::test]
 async fn it_dies_when_nobody_waits_for_it_any_more() {
-    let (permit, request) = approved(shell("echo $$; exec sleep 1000"));
+    let (permit, request, held) = approved(shell("echo $$; exec sleep 1000"));
     let (sender, mut receiver) = mpsc::channel(4);
-    let task = tokio::spawn(async move { run(&launcher(), permit, &request, sender, pending()).await });
+    let task = tokio::spawn(async move { run(&launcher(), permit, &request, held, sender, pending()).await });
     let Some(Chunk::Stdout(line)) = receiver.recv().await else {
         panic!("no output")
     };
@@ -437,7 +468,7 @@ async fn it_dies_when_nobody_waits_for_it_any_more() {
 #[tokio::test]
 async fn a_gate_in_a_process_of_its_own() {
     if std::env::var_os("COUNTERSIGN_TEST_GATE").is_some() {
-        let (permit, request) = approved(shell("echo $$; exec sleep 1000"));
+        let (permit, request, held) = approved(shell("echo $$; exec sleep 1000"));
         let (sender, mut receiver) = mpsc::channel(4);
         let print = async {
             let Some(Chunk::Stdout(line)) = receiver.recv().await else {
@@ -446,8 +477,8 @@ async fn a_gate_in_a_process_of_its_own() {
             println!("\ncommand {}", std::str::from_utf8(&line).unwrap());
             pending::<()>().await;
         };
-        let launcher = launcher();
-        tokio::join!(run(&launcher, permit, &request, sender, pending()), print);
+        let launcher = held_in::confined(None);
+        tokio::join!(run(&launcher, permit, &request, held, sender, pending()), print);
     }
 }
 
@@ -473,52 +504,47 @@ async fn the_command_dies_with_its_gate() {
 }
 
 #[tokio::test]
-async fn a_program_changed_after_the_approval_does_not_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = fs::canonicalize(folder.path()).unwrap().join("deploy");
-    fs::write(&path, "#!/bin/sh\necho good\n").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let deploy = command(path.to_str().unwrap(), &[]);
-    assert_eq!(finish(deploy.clone()).await.text(), "good\n");
-    fs::write(&path, "#!/bin/sh\necho evil\n").unwrap();
-    let finished = finish(deploy).await;
-    assert!(
-        finished.failed().contains("changed since it was approved"),
-        "{}",
-        finished.failed()
-    );
-    assert_eq!(finished.text(), "");
-}
-
-#[tokio::test]
 async fn what_can_not_start_says_why() {
-    let mut nowhere = shell("exit 0");
-    nowhere.directory = bytes("/no/such/folder");
-    assert!(finish(nowhere).await.failed().contains("/no/such/folder"));
-
-    let mut stranger = shell("exit 0");
+    let (mut stranger, held) = bind(&shell("exit 0")).unwrap();
     stranger.uid = stranger.uid.wrapping_add(1);
-    assert!(finish(stranger).await.failed().contains("uid"));
+    assert!(finish_bound(&launcher(), stranger, held).await.failed().contains("uid"));
 
-    let mut hooked = shell("exit 0");
+    let (mut hooked, held) = bind(&shell("exit 0")).unwrap();
     hooked.env = vec![(bytes("LD_PRELOAD"), bytes("/tmp/x.so"))];
-    assert!(finish(hooked).await.failed().contains("LD_PRELOAD"));
+    assert!(
+        finish_bound(&launcher(), hooked, held)
+            .await
+            .failed()
+            .contains("LD_PRELOAD")
+    );
 
-    let (permit, request) = approved(shell("exit 0"));
+    // Files of one command with the words of another.
+    let (other, _) = bind(&command("env", &[])).unwrap();
+    let (_, held) = bind(&shell("exit 0")).unwrap();
+    assert!(
+        finish_bound(&launcher(), other, held)
+            .await
+            .failed()
+            .contains("replaced")
+    );
+
+    let (permit, request, held) = approved(shell("exit 0"));
     let ended = run(
         &Launcher::at("/no/such/launcher"),
         permit,
         &request,
+        held,
         mpsc::channel(1).0,
         pending(),
     )
     .await;
     assert!(matches!(ended, Ended::Failed(_)));
-    let (permit, request) = approved(shell("exit 0"));
+    let (permit, request, held) = approved(shell("exit 0"));
     let ended = run(
         &Launcher::at("/bin/true"),
         permit,
         &request,
+        held,
         mpsc::channel(1).0,
         pending(),
     )
@@ -531,9 +557,9 @@ async fn what_can_not_start_says_why() {
 
 #[tokio::test]
 async fn a_permit_is_good_for_its_own_request_only() {
-    let (permit, _) = approved(shell("exit 0"));
-    let (_, other) = approved(shell("exit 1"));
-    let ended = run(&launcher(), permit, &other, mpsc::channel(1).0, pending()).await;
+    let (permit, _, held) = approved(shell("exit 0"));
+    let (_, other, _) = approved(shell("exit 1"));
+    let ended = run(&launcher(), permit, &other, held, mpsc::channel(1).0, pending()).await;
     assert!(matches!(ended, Ended::Failed(_)));
 }
 
@@ -543,5 +569,6 @@ async fn arguments_that_are_not_text_arrive() {
     printf
         .argv
         .push(ByteString::new(std::ffi::OsString::from_vec(vec![0xff, b'\n', 0x80]).into_vec()).unwrap());
+    assert!(bind(&printf).unwrap().0.has(Mark::Odd));
     assert_eq!(finish(printf).await.stdout, [0xff, b'\n', 0x80]);
 }

@@ -1,14 +1,18 @@
 //! How transcript entries look to an auditor: a line for each, and the whole request. Whatever others wrote is escaped.
 //! Deciding whether an entry may stand there is not done here.
 
-use approval::decision::Answer;
+use approval::decision::{Answer, Decision};
 use approval::escape::escape;
 use approval::export::{Summary, Tally};
+use approval::grant::Grant;
 use approval::outcome::{Ended, Exit, Outcome, Stopped, Stream};
+use approval::permit::{Basis, Permission};
+use approval::policy::Policy;
 use approval::proof::Proven;
 use approval::render::{render_request, utc};
-use approval::request::Class;
-use approval::roster::Roster;
+use approval::replay::Pending;
+use approval::request::{Class, Request};
+use approval::roster::{Roster, Unenrolled};
 use approval::{Digest, Statement, Time, Verified};
 use serde_json::{Value, json};
 use wire::identity::PartyId;
@@ -16,26 +20,46 @@ use wire::identity::PartyId;
 /// What is put before each line of a block under its entry.
 const INDENT: &str = "      ";
 
-/// An entry with everything it says. `about` is the position of the request that it is about, `roster` the one in force.
-pub(super) fn entry(
-    index: u64,
-    statement: &Verified<Statement>,
-    about: Option<u64>,
-    roster: Option<&Verified<Roster>>,
-) -> String {
+/// What is known beside an entry.
+#[derive(Default)]
+pub(super) struct Known<'a> {
+    /// The position of the request that it is about.
+    pub(super) about: Option<u64>,
+    /// The roster in force.
+    pub(super) roster: Option<&'a Verified<Roster>>,
+    /// The request that it is about, while that hasn't ended.
+    pub(super) pending: Option<&'a Pending>,
+    /// The request whose like is granted.
+    pub(super) request: Option<&'a Request>,
+    /// On what a permit rests, where that is known already.
+    pub(super) basis: Option<String>,
+}
+
+impl Known<'_> {
+    fn basis_of(&self, permit: &Permission) -> String {
+        if let Some(basis) = &self.basis {
+            return basis.clone();
+        }
+        crate::show::basis::of_permit(permit, self.pending, &crate::show::basis::Names::new(), self.roster)
+    }
+}
+
+/// An entry with everything it says.
+pub(super) fn entry(index: u64, statement: &Verified<Statement>, known: &Known<'_>) -> String {
+    let roster = known.roster;
     let (time, block) = match statement.get() {
         Statement::Roster(roster) => (roster.created, block(&people(roster))),
         Statement::Request(request) => (request.created, block(&render_request(request))),
         Statement::Decision(decision) => {
-            let reason = decision.reason.as_untrusted();
-            let words = if reason.is_empty() {
-                String::new()
-            } else {
-                approval::escape::fence(reason)
-            };
-            (decision.time, block(&words))
+            let mut text = offered(decision, known);
+            if decision.number.is_some() {
+                text += "with the number shown where it was asked\n";
+            }
+            (decision.time, block(&(text + &words(decision.reason.as_untrusted()))))
         }
-        Statement::Permit(permit) => (permit.time, String::new()),
+        Statement::Permit(permit) => (permit.time, block(&crate::show::basis::confined(&permit.confined))),
+        Statement::Grant(grant) => (grant.time, block(&granted(grant, known))),
+        Statement::Revocation(revocation) => (revocation.time, block(&words(revocation.reason.as_untrusted()))),
         Statement::Outcome(outcome) => (outcome.time, block(&result(outcome))),
         Statement::Device(device) => (device.created, String::new()),
     };
@@ -43,12 +67,57 @@ pub(super) fn entry(
     format!(
         "{}  #{index:<4} {who:<20} {}\n{block}",
         utc(time),
-        what(statement, about)
+        what(statement, known)
     )
 }
 
-fn what(statement: &Verified<Statement>, about: Option<u64>) -> String {
-    let about = about.map_or_else(|| "?".to_owned(), |index| format!("#{index}"));
+/// Somebody's words, fenced.
+fn words(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        approval::escape::fence(text)
+    }
+}
+
+/// What an approval would grant beside this one time.
+fn offered(decision: &Decision, known: &Known<'_>) -> String {
+    match (&decision.grant, known.request) {
+        (Some(terms), Some(request)) => {
+            format!(
+                "would grant it: {}\n",
+                crate::show::terms::reach(terms, request, decision.time)
+            )
+        }
+        (Some(_), None) => "would grant what is like it\n".to_owned(),
+        (None, _) => String::new(),
+    }
+}
+
+/// What a grant covers, and who gave it.
+fn granted(grant: &Grant, known: &Known<'_>) -> String {
+    let given = |digest: &Digest| {
+        let decisions = known.pending?.decisions();
+        let decision = decisions.iter().find(|decision| decision.digest() == *digest)?;
+        Some(crate::show::who(known.roster, &decision.signer()))
+    };
+    let names: Option<Vec<String>> = grant.decisions.iter().map(given).collect();
+    let by = match names {
+        Some(names) => format!("given by {}\n", crate::show::and(&names)),
+        None => format!(
+            "given by {}\n",
+            crate::show::count(grant.decisions.len() as u64, "approval")
+        ),
+    };
+    let what = known.request.map_or_else(String::new, |request| {
+        let reach = crate::show::terms::reach(&grant.terms, request, grant.time);
+        format!("{}\n{reach}\n", crate::show::terms::granted(request, &grant.terms))
+    });
+    what + &by
+}
+
+fn what(statement: &Verified<Statement>, known: &Known<'_>) -> String {
+    let about = known.about.map_or_else(|| "?".to_owned(), |index| format!("#{index}"));
     match statement.get() {
         Statement::Roster(roster) if roster.epoch == 0 => "begins the transcript".to_owned(),
         Statement::Roster(roster) if roster.basis.is_none() => {
@@ -58,22 +127,26 @@ fn what(statement: &Verified<Statement>, about: Option<u64>) -> String {
         Statement::Request(request) => {
             let class = match request.class {
                 Class::Command => "to run a command",
+                Class::Tool => "to call a tool",
+                Class::Secret => "to use a secret",
                 Class::Roster => "to change the roster",
             };
             format!("asks {class}: {}", statement.digest())
         }
         Statement::Decision(decision) => match decision.verdict {
+            Answer::Approve if decision.grant.is_some() => format!("approves {about}, and its like from now on"),
             Answer::Approve => format!("approves {about}"),
             Answer::Deny => format!("denies {about}"),
         },
         Statement::Permit(permit) => {
-            let approvals = match permit.decisions.len() {
-                1 => "1 approval that counts".to_owned(),
-                several => format!("{several} approvals that count"),
-            };
-            format!("permits {about}, by {approvals}")
+            format!("permits {about}, {}", known.basis_of(permit))
         }
-        Statement::Outcome(outcome) => format!("ends {about}: {}", ended(&outcome.result)),
+        Statement::Grant(_) => format!("grants what is like {about} from now on: {}", statement.digest()),
+        Statement::Revocation(revocation) => format!("takes the grant {} back", revocation.grant.short()),
+        Statement::Outcome(outcome) => {
+            let policy = known.roster.and_then(|roster| roster.policy.as_ref());
+            format!("ends {about}: {}", ended(&outcome.result, policy))
+        }
         Statement::Device(_) => "a device".to_owned(),
     }
 }
@@ -103,16 +176,35 @@ fn people(roster: &Roster) -> String {
         }
     }
     if text.is_empty() {
-        return "nobody is enrolled yet\n".to_owned();
+        let open = match roster.unenrolled {
+            Unenrolled::Refuse => "",
+            Unenrolled::Allow => ", and everything is allowed until somebody is",
+        };
+        return format!("nobody is enrolled yet{open}\n") + &policy(roster);
     }
     let quorum = roster.quorum;
-    text + &format!(
+    text += &format!(
         "quorum   {} for a command, {} for a change of the roster\n",
         quorum.command, quorum.roster
-    )
+    );
+    text + &policy(roster)
 }
 
-fn ended(result: &Ended) -> String {
+/// The policy whole: it says what was never asked.
+fn policy(roster: &Roster) -> String {
+    let Some(policy) = &roster.policy else {
+        return String::new();
+    };
+    let rules = crate::show::count(policy.rules() as u64, "rule");
+    let mut text = format!("policy   {}, {rules}\n", policy.digest());
+    for (number, line) in policy.text().split('\n').enumerate() {
+        text += format!("  {:>4}  {}", number + 1, escape(line)).trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn ended(result: &Ended, policy: Option<&Policy>) -> String {
     match result {
         Ended::Ran(ran) => {
             let exit = match ran.exit {
@@ -132,6 +224,11 @@ fn ended(result: &Ended) -> String {
         Ended::Denied(_) => "denied".to_owned(),
         Ended::Expired(_) => "expired without a permit".to_owned(),
         Ended::Withdrawn(_) => "withdrawn".to_owned(),
+        Ended::Released(_) => "permitted, and released to whoever asked".to_owned(),
+        Ended::Forbidden(forbidden) => match forbidden.rule {
+            Some(number) => format!("forbidden {}", crate::show::basis::rule(number, policy)),
+            None => "forbidden by the policy's mode".to_owned(),
+        },
     }
 }
 
@@ -166,6 +263,8 @@ pub(super) fn entry_json(index: u64, statement: &Verified<Statement>) -> Value {
         Statement::Decision(payload) => serde_json::to_value(payload),
         Statement::Permit(payload) => serde_json::to_value(payload),
         Statement::Outcome(payload) => serde_json::to_value(payload),
+        Statement::Grant(payload) => serde_json::to_value(payload),
+        Statement::Revocation(payload) => serde_json::to_value(payload),
     };
     json!({
         "v": 1,
@@ -180,9 +279,18 @@ pub(super) fn entry_json(index: u64, statement: &Verified<Statement>) -> Value {
 /// What is to be known of a transcript that holds.
 pub(super) fn summary(summary: &Summary) -> String {
     let time = |time: Option<Time>| time.map_or_else(|| "-".to_owned(), utc);
+    let lines = [
+        ("grants", grants(&summary.requests)),
+        ("unasked", unasked(&summary.requests)),
+    ];
+    let lines: String = lines
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(label, text)| format!("  {label:<11} {text}\n"))
+        .collect();
     format!(
         "holds: {} entries\n  gate        {}\n  from        {}\n  to          {}\n  people      {}, of whom {} may decide\n  \
-         requests    {}\n  root        {}\n  What the gate said after this checkpoint, if anything, is not in the file.\n",
+         requests    {}\n{lines}  root        {}\n  What the gate said after this checkpoint, if anything, is not in the file.\n",
         summary.size,
         summary.gate,
         time(summary.first),
@@ -194,11 +302,40 @@ pub(super) fn summary(summary: &Summary) -> String {
     )
 }
 
+fn grants(tally: &Tally) -> String {
+    match (tally.granted, tally.revoked) {
+        (0, _) => String::new(),
+        (given, 0) => format!("{given} given"),
+        (given, revoked) => format!("{given} given, {revoked} taken back"),
+    }
+}
+
+/// What nobody was asked about, by what let it pass.
+fn unasked(tally: &Tally) -> String {
+    let parts = [
+        (tally.by_grant, "permitted by a grant"),
+        (tally.by_policy, "permitted by the policy"),
+        (tally.unenrolled, "permitted because nobody was enrolled yet"),
+    ];
+    counted(&parts)
+}
+
+fn counted(parts: &[(u64, &str)]) -> String {
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    parts.join(", ")
+}
+
 fn tally(tally: &Tally) -> String {
     let parts = [
         (tally.ran, "ran"),
+        (tally.released, "released"),
         (tally.changed, "changed the roster"),
         (tally.denied, "denied"),
+        (tally.forbidden, "forbidden"),
         (tally.expired, "expired"),
         (tally.withdrawn, "withdrawn"),
         (tally.failed, "never started"),
@@ -206,15 +343,11 @@ fn tally(tally: &Tally) -> String {
         (tally.permitted, "permitted and not ended"),
         (tally.open, "open"),
     ];
-    let parts: Vec<String> = parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
+    let parts = counted(&parts);
     if parts.is_empty() {
         "none".to_owned()
     } else {
-        format!("{}: {}", tally.asked, parts.join(", "))
+        format!("{}: {parts}", tally.asked)
     }
 }
 
@@ -222,15 +355,57 @@ fn tally(tally: &Tally) -> String {
 pub(super) fn proven(proven: &Proven) -> String {
     let checkpoint = proven.checkpoint();
     format!(
-        "holds: request {}\n  gate        {}\n  entry       #{} of {}\n  result      {}\n  root        {}\n  \
+        "holds: request {}\n  gate        {}\n  entry       #{} of {}\n  result      {}\n{}  root        {}\n  \
          What else the log says about it, and how its roster came into force, only the whole transcript shows.\n",
         proven.request().digest(),
         proven.gate(),
         proven.request().index,
         checkpoint.size(),
         result_of(proven),
+        permitted(proven),
         Digest(checkpoint.root()),
     )
+}
+
+/// On what its permit rests.
+fn permitted(proven: &Proven) -> String {
+    let request = proven.request().digest();
+    let permit = proven
+        .entries()
+        .iter()
+        .find_map(|(_, statement)| match statement.get() {
+            Statement::Permit(permit) if permit.request == request => Some(permit),
+            _ => None,
+        });
+    permit.map_or_else(String::new, |permit| {
+        format!("  permitted   {}\n", basis_of(proven, permit))
+    })
+}
+
+pub(super) fn basis_of(proven: &Proven, permit: &Permission) -> String {
+    let cited: &[Digest] = match &permit.basis {
+        Basis::Decisions(cited) => cited,
+        _ => &[],
+    };
+    // Whoever was an admin then may have left: each roster is asked, the latest first.
+    let name = |signer: &PartyId| {
+        let person = proven
+            .rosters()
+            .iter()
+            .rev()
+            .find_map(|roster| roster.person_of(signer));
+        person.map_or_else(|| signer.short(), |(person, _)| person.name.to_string())
+    };
+    let mut names = Vec::new();
+    for digest in cited {
+        let decision = proven
+            .entries()
+            .iter()
+            .find(|(_, statement)| statement.digest() == *digest);
+        names.extend(decision.map(|(_, statement)| name(&statement.signer())));
+    }
+    let roster = proven.rosters().iter().find(|roster| roster.digest() == permit.roster);
+    crate::show::basis::basis(&permit.basis, &names, roster.and_then(|roster| roster.policy.as_ref()))
 }
 
 fn result_of(proven: &Proven) -> String {
@@ -240,7 +415,10 @@ fn result_of(proven: &Proven) -> String {
     ) {
         (Some(pending), _) if pending.permit().is_some() => "permitted, and not ended".to_owned(),
         (Some(_), _) => "open".to_owned(),
-        (None, Some(Statement::Outcome(outcome))) => ended(&outcome.result),
+        (None, Some(Statement::Outcome(outcome))) => {
+            let policy = proven.rosters().last().and_then(|roster| roster.policy.as_ref());
+            ended(&outcome.result, policy)
+        }
         (None, _) => "changed the roster".to_owned(),
     }
 }
@@ -260,7 +438,22 @@ pub(super) fn result_word(proven: &Proven) -> &'static str {
             Ended::Denied(_) => "denied",
             Ended::Expired(_) => "expired",
             Ended::Withdrawn(_) => "withdrawn",
+            Ended::Released(_) => "released",
+            Ended::Forbidden(_) => "forbidden",
         },
         (None, _) => "changed",
     }
+}
+
+/// On what its permit rests, for programs; null without one.
+pub(super) fn basis_json(proven: &Proven) -> Value {
+    let request = proven.request().digest();
+    let permit = proven
+        .entries()
+        .iter()
+        .find_map(|(_, statement)| match statement.get() {
+            Statement::Permit(permit) if permit.request == request => serde_json::to_value(&permit.basis).ok(),
+            _ => None,
+        });
+    permit.unwrap_or(Value::Null)
 }

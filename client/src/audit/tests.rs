@@ -62,14 +62,25 @@ fn a_good_file_holds_and_says_what_is_in_it() {
     assert_eq!((said.code, said.err.as_str()), (HOLDS, ""));
     assert!(said.out.starts_with("holds: "), "{}", said.out);
     assert!(said.out.contains("  people      3, of whom 2 may decide\n"));
-    assert!(
-        said.out
-            .contains("13: 3 ran, 3 changed the roster, 1 denied, 1 expired")
-    );
+    for line in [
+        "  requests    24: 7 ran, 1 released, 4 changed the roster, 1 denied, 1 forbidden, 1 expired, ",
+        "  grants      2 given, 1 taken back\n",
+        "  unasked     2 permitted by a grant, 3 permitted by the policy\n",
+    ] {
+        assert!(said.out.contains(line), "{line}\n{}", said.out);
+    }
     let json: Value = serde_json::from_str(&verify_file("good-season.jsonl", true).out).unwrap();
     assert_eq!(
         (&json["holds"], &json["requests"]["asked"], &json["admins"]),
-        (&json!(true), &json!(13), &json!(2))
+        (&json!(true), &json!(24), &json!(2))
+    );
+    assert_eq!(
+        (
+            &json["grants"],
+            &json["unasked"]["by_grant"],
+            &json["requests"]["forbidden"]
+        ),
+        (&json!({"given": 2, "revoked": 1}), &json!(2), &json!(1))
     );
 }
 
@@ -133,6 +144,31 @@ fn showing_tells_every_entry_and_the_end() {
 }
 
 #[test]
+fn grants_and_what_rests_on_them_are_told() {
+    let said = show_file("good-season.jsonl", false);
+    let reach = "with any plain word in place of argv[2], without end, whoever asks through the agent builder";
+    for told in [
+        "permits #6, approved by bob\n".to_owned(),
+        format!("approves #39, and its like from now on\n      would grant it: {reach}\n"),
+        format!("      git fetch <any>\n      {reach}\n      given by alice and bob\n"),
+        "takes the grant f1e0e011 back\n".to_owned(),
+        "permits #45, by the grant f1e0e011\n".to_owned(),
+        "permits #59, by rule 0 of the policy, line 2\n".to_owned(),
+        "ends #67: forbidden by rule 1 of the policy, line 6\n".to_owned(),
+        "ends #69: permitted, and released to whoever asked\n".to_owned(),
+    ] {
+        assert!(said.out.contains(&told), "{told}\n{}", said.out);
+    }
+    let said = show_file("good-unenrolled.jsonl", false);
+    assert!(said.out.contains(", nobody enrolled yet\n"), "{}", said.out);
+    assert!(
+        said.out.contains("and everything is allowed until somebody is\n"),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
 fn showing_a_bad_file_stops_at_the_wrong_entry() {
     let said = show_file("bad-entry-3-decision-quoting-another-history.jsonl", false);
     assert_eq!(said.code, BROKEN);
@@ -159,6 +195,7 @@ fn one_approval_is_taken_out_and_holds_alone() {
     assert_eq!(checked.code, HOLDS, "{}{}", checked.out, checked.err);
     assert!(checked.out.starts_with(&format!("holds: request {id}\n")));
     assert!(checked.out.contains("  result      ran, exit code 0\n"));
+    assert!(checked.out.contains("  permitted   approved by "), "{}", checked.out);
     let json = run(|out, err| verify(&file, None, None, true, out, err));
     assert_eq!(
         serde_json::from_str::<Value>(&json.out).unwrap()["result"],

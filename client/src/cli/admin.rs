@@ -1,32 +1,29 @@
-//! Commands of an admin (or auditor) that end by themselves: look and answer. A request is always shown whole before it is answered. Joining and
-//! watching are in `join` and `watch`.
+//! Commands of an admin (or auditor) that look: what waits, and one request whole. Answering is in `answer`, joining and watching are in `join` and
+//! `watch`.
 
 use std::time::Duration;
 
+use approval::Time;
 use approval::decision::Answer as Vote;
-use approval::replay::{Did, Pending};
+use approval::permit::Basis;
+use approval::replay::{Pending, Replay};
 use approval::statement::Statement;
-use approval::{Digest, Time};
 use clap::Args;
 use tokio::time::Instant;
 
 use super::Context;
 use super::terminal::{Failure, Outcome, complain, say, say_json, say_raw};
 use crate::clock::wall;
-use crate::member::{Member, Notice};
+use crate::member::{Member, Notice, names, past};
+use crate::party::Party;
 use crate::show;
+use crate::show::compare::alike;
 
 /// How long a look at the relay may take before what is known is shown.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How long after the last news a look is over.
 const QUIET: Duration = Duration::from_millis(400);
-
-/// How long to wait for the gate to take a decision.
-const TAKEN: Duration = Duration::from_secs(15);
-
-/// Exit code where the decision came too late or wasn't taken.
-const NOT_TAKEN: u8 = 4;
 
 pub(super) fn now() -> Time {
     Time::of_clock(wall())
@@ -52,7 +49,7 @@ impl Outage {
 }
 
 /// Takes in what waits at the relay, for at most [`LOOK`].
-async fn look(member: &mut Member, offline: bool) -> Result<(), Failure> {
+pub(super) async fn look(member: &mut Member, offline: bool) -> Result<(), Failure> {
     if offline || !member.connects() {
         return Ok(());
     }
@@ -91,7 +88,7 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let home = context.home()?;
-        let party = crate::party::Party::open_any(home).await?;
+        let party = Party::open_any(home).await?;
         if party.kind == crate::party::Kind::Gate {
             self.list(context, &party).await?;
             return Ok(0);
@@ -108,17 +105,16 @@ impl Inbox {
         Ok(0)
     }
 
-    async fn list(&self, context: &Context, party: &crate::party::Party) -> Result<(), Failure> {
-        let roster = party.replay.roster();
+    async fn list(&self, context: &Context, party: &Party) -> Result<(), Failure> {
         let open: Vec<&Pending> = party.replay.open().collect();
-        for pending in &open {
-            if context.json {
-                say_json(&request_json(pending)?);
-            } else {
-                let state = if pending.permit().is_some() { "  running" } else { "" };
-                say(&format!("{}{state}", show::line(pending, roster, now())));
+        if context.json {
+            for pending in &open {
+                say_json(&request_json(pending, &party.replay)?);
             }
+        } else {
+            listed(&open, &party.replay).iter().for_each(|line| say(line));
         }
+        let policy = party.replay.roster().and_then(|roster| roster.policy.as_ref());
         if self.all {
             let mut tx = party.store.begin().await?;
             for signed in tx.newest("outcome", 50).await? {
@@ -134,7 +130,7 @@ impl Inbox {
                         "{}  {}  {}",
                         outcome.request.short(),
                         approval::render::utc(outcome.time),
-                        show::ended(&outcome.result)
+                        show::ended_by(&outcome.result, policy)
                     ));
                 }
             }
@@ -156,12 +152,67 @@ impl Inbox {
     }
 }
 
-fn request_json(pending: &Pending) -> Result<serde_json::Value, Failure> {
+/// What waits, a line each, those of one kind together: many of the same are one thing to think about.
+fn listed(open: &[&Pending], replay: &Replay) -> Vec<String> {
+    let mut groups: Vec<Vec<&Pending>> = Vec::new();
+    for pending in open {
+        let kin = |group: &&mut Vec<&Pending>| {
+            let first = group.first();
+            first.is_some_and(|first| alike(&first.request().action, &pending.request().action))
+        };
+        match groups.iter_mut().find(kin) {
+            Some(group) => group.push(pending),
+            None => groups.push(vec![pending]),
+        }
+    }
+    groups.iter().flat_map(|group| grouped(group, replay)).collect()
+}
+
+fn grouped(group: &[&Pending], replay: &Replay) -> Vec<String> {
+    let line = |pending: &Pending, same: bool| {
+        let line = if same {
+            show::listed(pending, replay, now(), "the same once more")
+        } else {
+            show::line(pending, replay, now())
+        };
+        let state = if let Some(permit) = pending.permit() {
+            format!("  permitted, {}", show::basis::in_force(permit, replay))
+        } else if show::offers(pending, replay.roster()).is_empty() {
+            String::new()
+        } else {
+            "  with a grant offered".to_owned()
+        };
+        format!("{line}{state}")
+    };
+    if let [only] = group {
+        return vec![line(only, false)];
+    }
+    let mut said = vec![format!("{} of one kind", group.len())];
+    for (at, pending) in group.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|before| group.get(before));
+        let same = before.is_some_and(|before| before.request().action == pending.request().action);
+        said.push(format!("  {}", line(pending, same)));
+    }
+    said
+}
+
+fn request_json(pending: &Pending, replay: &Replay) -> Result<serde_json::Value, Failure> {
     let request = pending.request();
-    let decisions: Vec<_> = pending.decisions().iter().map(|decision| serde_json::json!({"by": decision.signer(), "verdict": decision.verdict, "digest": decision.digest()})).collect();
-    Ok(
-        serde_json::json!({"v": 1, "id": request.digest(), "request": serde_json::to_value(request.get())?, "decisions": decisions, "permitted": pending.permit().is_some()}),
-    )
+    let decision = |decision: &approval::Verified<approval::decision::Decision>| {
+        serde_json::json!({
+            "by": decision.signer(), "person": show::who(replay.roster(), &decision.signer()), "verdict": decision.verdict,
+            "grant": decision.grant, "digest": decision.digest(),
+        })
+    };
+    let decisions: Vec<_> = pending.decisions().iter().map(decision).collect();
+    let basis = pending
+        .permit()
+        .map(|permit| serde_json::to_value(&permit.basis))
+        .transpose()?;
+    Ok(serde_json::json!({
+        "v": 1, "id": request.digest(), "request": serde_json::to_value(request.get())?, "decisions": decisions,
+        "permitted": pending.permit().is_some(), "basis": basis,
+    }))
 }
 
 #[derive(Args)]
@@ -175,7 +226,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        let party = crate::party::Party::open_any(context.home()?).await?;
+        let party = Party::open_any(context.home()?).await?;
         if party.kind == crate::party::Kind::Gate || self.offline {
             return self.print(context, &party).await;
         }
@@ -187,13 +238,17 @@ impl Show {
         shown
     }
 
-    async fn print(&self, context: &Context, party: &crate::party::Party) -> Outcome {
+    async fn print(&self, context: &Context, party: &Party) -> Outcome {
         let missing = match show::find(party.replay.open(), &self.id) {
             Ok(pending) => {
                 if context.json {
-                    say_json(&request_json(pending)?);
+                    say_json(&request_json(pending, &party.replay)?);
                 } else {
-                    say_raw(&show::whole(pending, party.replay.roster(), now()));
+                    let past = past(party, pending.request()).await?;
+                    say_raw(&show::whole(pending, &party.replay, past.as_ref(), now()));
+                    if let Some(permit) = pending.permit() {
+                        say(&format!("permitted, {}", show::basis::in_force(permit, &party.replay)));
+                    }
                 }
                 return Ok(0);
             }
@@ -202,7 +257,10 @@ impl Show {
         // It may be over: then its statements stand in the transcript.
         let mut tx = party.store.begin().await?;
         let mut found = false;
-        for kind in ["request", "outcome"] {
+        let policy = party.replay.roster().and_then(|roster| roster.policy.as_ref());
+        for kind in ["request", "decision", "grant", "permit", "outcome"] {
+            // The newest come first; what was said of one request is told in its order.
+            let mut said: Vec<String> = Vec::new();
             for signed in tx.newest(kind, 1024).await? {
                 let statement = signed.verify().map_err(Failure::new)?;
                 match statement.get() {
@@ -217,144 +275,55 @@ impl Show {
                             say_raw(&approval::render::render_request(request));
                         }
                     }
+                    Statement::Decision(decision) if !context.json && show::matches(&decision.request, &self.id) => {
+                        let verb = if decision.verdict == Vote::Approve {
+                            "approves"
+                        } else {
+                            "denies"
+                        };
+                        let who = show::who(party.replay.roster(), &statement.signer());
+                        said.push(format!("{}  {who} {verb}", approval::render::utc(decision.time)));
+                    }
+                    Statement::Grant(grant) if !context.json && show::matches(&grant.request, &self.id) => {
+                        let id = statement.digest().short();
+                        said.push(format!(
+                            "{}  granted from now on: {id}",
+                            approval::render::utc(grant.time)
+                        ));
+                    }
+                    Statement::Permit(permit) if show::matches(&permit.request, &self.id) => {
+                        if context.json {
+                            say_json(&serde_json::json!({"v": 1, "permitted": permit.basis, "time": permit.time}));
+                            continue;
+                        }
+                        let names = match &permit.basis {
+                            Basis::Decisions(cited) => names(party, &mut tx, cited).await?,
+                            _ => Vec::new(),
+                        };
+                        let basis = show::basis::basis(&permit.basis, &names, policy);
+                        said.push(format!("{}  permitted, {basis}", approval::render::utc(permit.time)));
+                    }
                     Statement::Outcome(outcome) if show::matches(&outcome.request, &self.id) => {
                         if context.json {
                             say_json(&serde_json::json!({"v": 1, "ended": outcome.result, "time": outcome.time}));
                         } else {
-                            say(&format!(
+                            said.push(format!(
                                 "{}  {}",
                                 approval::render::utc(outcome.time),
-                                show::ended(&outcome.result)
+                                show::ended_by(&outcome.result, policy)
                             ));
                         }
                     }
                     _ => {}
                 }
             }
+            said.iter().rev().for_each(|line| say(line));
         }
         tx.commit().await?;
         if found {
             Ok(0)
         } else {
             Err(Failure::new(missing).hint("`countersign inbox --all` lists them"))
-        }
-    }
-}
-
-#[derive(Args)]
-pub(super) struct Approve {
-    /// The request's id; may be shortened
-    id: String,
-    /// A remark for the transcript
-    #[arg(long, default_value = "", hide_default_value = true)]
-    reason: String,
-}
-
-#[derive(Args)]
-pub(super) struct Deny {
-    /// The request's id; may be shortened
-    id: String,
-    /// Why: the agent is told, and the transcript keeps it
-    #[arg(long, default_value = "", hide_default_value = true)]
-    reason: String,
-}
-
-impl Approve {
-    pub(super) async fn run(self, context: &Context) -> Outcome {
-        answer(context, &self.id, Vote::Approve, &self.reason).await
-    }
-}
-
-impl Deny {
-    pub(super) async fn run(self, context: &Context) -> Outcome {
-        answer(context, &self.id, Vote::Deny, &self.reason).await
-    }
-}
-
-async fn answer(context: &Context, id: &str, verdict: Vote, reason: &str) -> Outcome {
-    let mut member = Member::open(context.home()?).await?;
-    look(&mut member, false).await?;
-    let request = match show::find(member.open_requests(), id) {
-        Ok(pending) => {
-            if !context.json {
-                say_raw(&show::whole(pending, member.party.replay.roster(), now()));
-            }
-            pending.request().digest()
-        }
-        Err(missing) => {
-            return Err(Failure::new(missing)
-                .hint("see `countersign inbox`; a request that is over can't be answered")
-                .code(NOT_TAKEN));
-        }
-    };
-    let decision = member.decide(&request, verdict, reason).await?;
-    let taken = wait_until_taken(&mut member, &request, &decision, context).await;
-    member.close().await;
-    taken
-}
-
-async fn wait_until_taken(member: &mut Member, request: &Digest, decision: &Digest, context: &Context) -> Outcome {
-    let verdict = |text: &str, code: u8| {
-        if context.json {
-            say_json(
-                &serde_json::json!({"v": 1, "request": request, "decision": decision, "result": text, "exit": code}),
-            );
-        } else {
-            say(text);
-        }
-        Ok(code)
-    };
-    let until = Instant::now() + TAKEN;
-    let mut seen = false;
-    let mut outage = Outage::default();
-    loop {
-        let woken = tokio::select! {
-            woken = member.wait() => woken,
-            () = tokio::time::sleep_until(until) => {
-                return verdict("signed; the gate hasn't taken it yet, it is sent again by `countersign watch` or `inbox`", 0);
-            }
-        };
-        for notice in member.take(woken).await? {
-            match notice {
-                Notice::Entry(entry) => {
-                    seen |= entry.statement().digest() == *decision;
-                    if entry.request().is_some_and(|(_, about)| about == *request) {
-                        match (entry.did(), seen) {
-                            (Did::Permitted | Did::Changed, true) => return verdict("approved: it is permitted", 0),
-                            (Did::Ended, true) => {
-                                return verdict(&show::entry(&entry, member.party.replay.roster()), 0);
-                            }
-                            (Did::Permitted | Did::Ended | Did::Changed, false) => {
-                                return verdict("too late: another answer was faster", NOT_TAKEN);
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-                Notice::Refused { about, text, .. } if about == *decision => {
-                    return verdict(&format!("not taken: {}", approval::escape::escape(&text)), NOT_TAKEN);
-                }
-                Notice::Connected => outage.over(),
-                Notice::Offline(reason) => outage.say(&reason),
-                Notice::Evidence(what) => complain(&format!("WARNING: {what}")),
-                _ => {}
-            }
-        }
-        // The decision and what follows from it come in one message: still open means that more are needed.
-        if seen
-            && let Some(open) = member
-                .party
-                .replay
-                .request(request)
-                .filter(|open| open.permit().is_none())
-        {
-            return verdict(
-                &format!("taken; {}", show::line(open, member.party.replay.roster(), now())),
-                0,
-            );
-        }
-        if let Some((_, text)) = member.refusal(decision.as_bytes()).await? {
-            return verdict(&format!("not taken: {}", approval::escape::escape(&text)), NOT_TAKEN);
         }
     }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use approval::Digest;
 use approval::decision::Answer as Vote;
 use approval::outcome::Exit;
-use approval::roster::Role;
+use approval::policy::Policy;
+use approval::roster::{Role, Unenrolled};
 use approval::scalar::ByteString;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +27,7 @@ use super::terminal::{Failure, Lines, Outcome, complain, interactive, prompt, sa
 use crate::clock::wall;
 use crate::gate::{Init, init};
 use crate::home::Home;
-use crate::local::{Answer, Ask, Confirm, Question};
+use crate::local::{Answer, Ask, AskCommand, Confirm, Question, What};
 use crate::member::{Begun, Member, Notice};
 use crate::party::{Kind, Party};
 use crate::show;
@@ -265,6 +266,8 @@ impl Demo {
             Init {
                 relay: tap.url.clone(),
                 name: "demo-gate".to_owned(),
+                policy: self.policy()?,
+                unenrolled: Unenrolled::Refuse,
             },
         )
         .await?;
@@ -341,11 +344,20 @@ impl Demo {
         }
     }
 
+    /// The policy that a gate begins with. Where the command was chosen everything is asked: whoever chose it came to see that.
+    fn policy(&self) -> Result<Option<Policy>, Failure> {
+        if !self.command.is_empty() {
+            return Ok(None);
+        }
+        let policy = Policy::parse(approval::policy::DEFAULT);
+        policy.map(Some).map_err(Failure::new)
+    }
+
     /// From the question to its end. Returns the exit code that `countersign run` would.
     async fn approve(&self, home: &Path, admins: &mut [Admin]) -> Result<u8, Failure> {
         use std::os::unix::ffi::OsStrExt;
         let here = std::env::current_dir()?;
-        let ask = Ask {
+        let command = AskCommand {
             argv: self
                 .argv()
                 .iter()
@@ -353,15 +365,15 @@ impl Demo {
                 .collect::<Result<_, _>>()?,
             directory: ByteString::new(here.as_os_str().as_bytes())?,
             env: Vec::new(),
-            reason: REASON.to_owned(),
-            agent: Some("demo-agent".to_owned()),
-            user: None,
-            conversation: None,
-            platform: None,
+            stdin: None,
             wall_ms: None,
             output_bytes: None,
-            expires_ms: None,
-            ticket: None,
+            memory_bytes: None,
+        };
+        let ask = Ask {
+            reason: REASON.to_owned(),
+            agent: Some("demo-agent".to_owned()),
+            ..Ask::of(What::Command(command))
         };
         let mut asking = Connection::open(&Home::open(Some(home.to_owned()))?, &Question::Ask(Box::new(ask))).await?;
         let request = match asking.next().await? {
@@ -390,11 +402,8 @@ impl Demo {
             if turn == 0
                 && let Some(open) = admin.member.party.replay.request(&request)
             {
-                let whole = show::whole(
-                    open,
-                    admin.member.party.replay.roster(),
-                    approval::Time::of_clock(wall()),
-                );
+                let now = approval::Time::of_clock(wall());
+                let whole = show::whole(open, &admin.member.party.replay, None, now);
                 for line in whole.lines() {
                     say(format!("   | {line}").trim_end());
                 }
@@ -522,7 +531,7 @@ async fn pump(admins: &mut [Admin], done: impl Fn(&[Admin]) -> bool) -> Result<(
 async fn end(asking: &mut Connection) -> Result<u8, Failure> {
     while let Some(answer) = asking.next().await? {
         match answer {
-            Answer::Permitted { by } => say(&format!(
+            Answer::Permitted { by, .. } => say(&format!(
                 "   the gate wrote the permit down, approved by {}, and runs it:",
                 by.join(", ")
             )),
@@ -544,6 +553,7 @@ async fn end(asking: &mut Connection) -> Result<u8, Failure> {
                     },
                     approval::outcome::Ended::Denied(_)
                     | approval::outcome::Ended::Expired(_)
+                    | approval::outcome::Ended::Forbidden(_)
                     | approval::outcome::Ended::Withdrawn(_) => 126,
                     _ => 125,
                 });

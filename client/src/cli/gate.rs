@@ -1,18 +1,23 @@
 //! Commands of whoever runs the gate: set it up, run it, invite, look at it, export its transcript.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use approval::export::ExportWriter;
-use approval::roster::{Quorum, Role};
+use approval::policy::Policy;
+use approval::roster::{Quorum, Role, Unenrolled};
 use clap::{Args, Subcommand};
 
 use super::terminal::{Failure, Lines, Outcome, complain, confirmed, say, say_json, say_raw};
 use super::{Context, shutdown};
 use crate::gate::{Init, Surroundings, init, serve};
+use crate::http::{ANYWHERE, Door, Token};
 use crate::local::{Answer, Confirm, Fault, Question, Status};
 use crate::party::{Kind, Party};
 use crate::show;
+use crate::wake::{self, Wake, Webhook};
 
 /// The relay that is dialled unless another is named.
 pub(crate) const RELAY: &str = "ws://127.0.0.1:7447";
@@ -22,11 +27,7 @@ pub(super) enum Gate {
     /// Create a gate: its keys and the first entry of its transcript
     Init(InitArgs),
     /// Run the gate
-    Serve {
-        /// End when the process that started this one ends
-        #[arg(long, hide = true)]
-        with_parent: bool,
-    },
+    Serve(Serve),
     /// Invite a person's device: prints a link and a QR code, and waits for the device
     Invite(Invite),
     /// How the gate is
@@ -43,6 +44,28 @@ pub(super) struct InitArgs {
     /// The gate's name, which its admins see [default: this machine's name]
     #[arg(long)]
     name: Option<String>,
+    /// What needs no asking, and what is forbidden: a file, `none` to ask everything, or `default`: `countersign policy default` prints it
+    #[arg(long, default_value = "default", value_name = "FILE|none|default")]
+    policy: PathBuf,
+    /// What happens to requests until the first admin is enrolled
+    #[arg(long, default_value = "refuse", value_parser = parse_unenrolled, value_name = "refuse|allow")]
+    until_enrolled: Unenrolled,
+}
+
+#[derive(Args)]
+pub(super) struct Serve {
+    /// Also answer HTTP on this machine; the token is in the file http-token of the gate's folder [default: a free port of 127.0.0.1]
+    #[arg(long, env = "COUNTERSIGN_HTTP", hide_env_values = true, num_args = 0..=1, default_missing_value = ANYWHERE, value_parser = parse_http, value_name = "127.0.0.1:PORT")]
+    http: Option<SocketAddr>,
+    /// Call this address when something becomes of a request that nobody waits for: https, or http on this machine
+    #[arg(long, value_name = "URL")]
+    wake_url: Option<Webhook>,
+    /// Run this program then, with what happened as JSON on its standard input; all that follows are its arguments
+    #[arg(long, num_args = 1.., allow_hyphen_values = true, value_names = ["PROG", "ARGS"])]
+    wake_command: Vec<OsString>,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 #[derive(Args)]
@@ -75,16 +98,21 @@ fn parse_role(word: &str) -> Result<Role, String> {
     Role::from_word(word).ok_or_else(|| "admin or auditor".to_owned())
 }
 
+fn parse_unenrolled(word: &str) -> Result<Unenrolled, String> {
+    Unenrolled::from_word(word).ok_or_else(|| "refuse or allow".to_owned())
+}
+
+fn parse_http(text: &str) -> Result<SocketAddr, String> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    let here = address.filter(|address| address.ip().is_loopback());
+    here.ok_or_else(|| "an address of this machine alone: 127.0.0.1:PORT or [::1]:PORT".to_owned())
+}
+
 impl Gate {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         match self {
             Self::Init(args) => args.run(context).await,
-            Self::Serve { with_parent } => {
-                if with_parent {
-                    super::demo::end_with_parent();
-                }
-                run_serve(context).await
-            }
+            Self::Serve(serve) => serve.run(context).await,
             Self::Invite(invite) => invite.run(context).await,
             Self::Status => status(context).await,
             Self::Export(export) => export.run(context).await,
@@ -113,11 +141,18 @@ pub(super) fn machine_name(default: &str) -> String {
 impl InitArgs {
     async fn run(self, context: &Context) -> Outcome {
         let name = self.name.unwrap_or_else(|| machine_name("gate"));
+        let policy = match self.policy.to_str() {
+            Some("none") => None,
+            Some("default") => Some(Policy::parse(approval::policy::DEFAULT).map_err(Failure::new)?),
+            _ => Some(super::policy::read(&self.policy)?),
+        };
         let party = init(
             context.new_home()?,
             Init {
                 relay: self.relay,
                 name,
+                policy,
+                unenrolled: self.until_enrolled,
             },
         )
         .await?;
@@ -137,17 +172,62 @@ impl InitArgs {
     }
 }
 
-async fn run_serve(context: &Context) -> Outcome {
-    let json = context.json;
-    let ready = |path: &std::path::Path| {
-        if json {
-            say_json(&serde_json::json!({"v": 1, "listening": path.display().to_string()}));
-        } else {
-            say(&format!("gate listening on {}", path.display()));
+impl Serve {
+    async fn run(self, context: &Context) -> Outcome {
+        if self.with_parent {
+            super::demo::end_with_parent();
         }
-    };
-    serve(context.home()?, Surroundings::default(), shutdown(), ready).await?;
-    Ok(0)
+        let home = context.home()?;
+        // Opened before the gate begins: a door that can't be opened must not be missed.
+        let door = match self.http {
+            Some(address) => Some((Door::open(address, Token::of(&home)?).await?, Token::path(&home))),
+            None => None,
+        };
+        let wake = Wake {
+            command: wake::Command::new(self.wake_command),
+            webhook: self.wake_url,
+        };
+        let mut beside = tokio::task::JoinSet::new();
+        let json = context.json;
+        let ready = |path: &std::path::Path| {
+            let http = door
+                .as_ref()
+                .map(|(door, token)| (door.address(), token.display().to_string()));
+            let path_shown = path.display().to_string();
+            match (json, http) {
+                (true, None) => say_json(&serde_json::json!({"v": 1, "listening": path_shown})),
+                (true, Some((address, token))) => say_json(
+                    &serde_json::json!({"v": 1, "listening": path_shown, "http": format!("http://{address}"), "token": token}),
+                ),
+                (false, http) => {
+                    say(&format!("gate listening on {path_shown}"));
+                    if let Some((address, token)) = http {
+                        say(&format!("http on http://{address}, token in {token}"));
+                    }
+                }
+            }
+            if let Some((door, _)) = door {
+                beside.spawn(door.serve(path.to_owned()));
+            }
+            if !wake.is_empty() {
+                beside.spawn(wake.serve(path.to_owned()));
+            }
+        };
+        serve(home, Surroundings::default(), shutdown(), ready).await?;
+        Ok(0)
+    }
+}
+
+impl From<crate::http::HttpError> for Failure {
+    fn from(error: crate::http::HttpError) -> Self {
+        use crate::http::HttpError;
+        match error {
+            HttpError::Home(error) => error.into(),
+            HttpError::NotLoopback(_) => Self::new(error).hint("other machines reach a gate through its relay only"),
+            HttpError::Listen { .. } => Self::new(error).hint("leave the port out to get a free one"),
+            HttpError::Token(_) => Self::new(error).hint("remove that file to have a new one made"),
+        }
+    }
 }
 
 /// What a local error means at the terminal.
@@ -249,32 +329,39 @@ fn qr(link: &str) -> String {
     }
 }
 
+/// The digest of the policy in force, which the gate's own folder holds in its transcript.
+async fn policy_in_force(context: &Context) -> Result<Option<String>, Failure> {
+    let party = Party::open_any(context.home()?).await?;
+    let policy = party.replay.roster().and_then(|roster| roster.policy.as_ref());
+    let shown = policy.map(|policy| policy.digest().to_string());
+    party.store.close().await;
+    Ok(shown)
+}
+
 async fn status(context: &Context) -> Outcome {
     let home = context.home()?;
     let mut gate = super::ask::Connection::open(&home, &Question::Status {}).await?;
     match gate.next().await? {
         Some(Answer::Status(status)) => {
+            let policy = policy_in_force(context).await?;
             if context.json {
                 let mut value = serde_json::to_value(&status)?;
                 if let Some(object) = value.as_object_mut() {
                     object.insert("v".to_owned(), 1.into());
+                    object.insert("policy_digest".to_owned(), policy.into());
                 }
                 say_json(&value);
             } else {
-                say_raw(&shown(&status));
+                say_raw(&shown(&status, policy.as_deref()));
             }
             Ok(u8::from(status.halted.is_some()))
         }
-        Some(Answer::Error {
-            message,
-            hint,
-            kind: Fault::Broken | Fault::Invalid | Fault::NoProgram | Fault::Refused,
-        }) => Err(failure(message, hint)),
+        Some(Answer::Error { message, hint, .. }) => Err(failure(message, hint)),
         _ => Err(Failure::new("the gate gave no answer")),
     }
 }
 
-fn shown(status: &Status) -> String {
+fn shown(status: &Status, policy: Option<&str>) -> String {
     use std::fmt::Write as _;
     let mut text = format!("gate        {}\n", status.gate);
     let _ = writeln!(
@@ -288,7 +375,17 @@ fn shown(status: &Status) -> String {
         "transcript  {} entries, roster epoch {}",
         status.size, status.epoch
     );
+    let _ = match policy {
+        Some(digest) => writeln!(text, "policy      {}", digest.chars().take(8).collect::<String>()),
+        None => writeln!(text, "policy      none: everything is asked"),
+    };
     let _ = writeln!(text, "pending     {}", status.pending);
+    let _ = writeln!(text, "grants      {}", status.grants);
+    let confined: Vec<&str> = status.confined.iter().map(|one| one.as_str()).collect();
+    let _ = match confined.as_slice() {
+        [] => writeln!(text, "confined    by limits and a clean environment alone"),
+        confined => writeln!(text, "confined    by {}", confined.join(", ")),
+    };
     if status.clock_ahead_ms > 60_000 {
         let _ = writeln!(
             text,
@@ -317,9 +414,21 @@ fn shown(status: &Status) -> String {
         );
     }
     if status.devices.is_empty() {
+        let _ = match status.unenrolled {
+            Unenrolled::Refuse => writeln!(
+                text,
+                "device      none: everything is refused until somebody is enrolled"
+            ),
+            Unenrolled::Allow => writeln!(
+                text,
+                "device      none: everything is ALLOWED until somebody is enrolled"
+            ),
+        };
+    }
+    if status.same_user {
         let _ = writeln!(
             text,
-            "device      none: everything is refused until somebody is enrolled"
+            "WARNING     the agent can be this gate's own user, who reads its keys: give the gate a user of its own"
         );
     }
     if let Some(halted) = &status.halted {

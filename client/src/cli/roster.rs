@@ -92,7 +92,8 @@ async fn shown(context: &Context) -> Outcome {
     Ok(0)
 }
 
-async fn propose(context: &Context, change: Change) -> Outcome {
+/// Proposes a change: to the gate at its own machine, over the channel from elsewhere.
+pub(super) async fn propose(context: &Context, change: Change) -> Outcome {
     let party = Party::open_any(context.home()?).await?;
     let kind = party.kind;
     party.store.close().await;

@@ -1,6 +1,7 @@
 //! What every command keeps to at the terminal: data on stdout, words on stderr, `error:` says what is wrong and `hint:` what to do; nothing is asked
 //! where nobody can answer.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal, Write};
 
 use tokio::sync::mpsc;
@@ -207,9 +208,126 @@ impl Lines {
     }
 }
 
+/// Rings where somebody hears it.
+pub fn bell() {
+    if std::io::stderr().is_terminal() {
+        prompt("\u{7}");
+    }
+}
+
+/// Rows and columns of the screen that data goes to, where somebody sits before it who can turn pages.
+fn screen() -> Option<(usize, usize)> {
+    if !interactive() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then(|| (usize::from(size.ws_row), usize::from(size.ws_col)))
+}
+
+/// A text in pieces that fit the screen, all of it; one piece where there is no screen to fit.
+pub fn pages(text: &str) -> VecDeque<String> {
+    match screen() {
+        // One line is the prompt's.
+        Some((rows, columns)) => split(text, rows.saturating_sub(1).max(1), columns),
+        None => VecDeque::from([text.to_owned()]),
+    }
+}
+
+fn split(text: &str, rows: usize, columns: usize) -> VecDeque<String> {
+    // A letter may be two columns wide: those that surely aren't are ASCII.
+    let width = |line: &str| {
+        line.chars()
+            .map(|character| if character.is_ascii() { 1 } else { 2 })
+            .sum::<usize>()
+    };
+    let mut pages = VecDeque::new();
+    let (mut page, mut used) = (String::new(), 0);
+    for line in text.split_inclusive('\n') {
+        let needs = width(line.trim_end()).div_ceil(columns).max(1);
+        if used + needs > rows && used > 0 {
+            pages.push_back(std::mem::take(&mut page));
+            used = 0;
+        }
+        // A line longer than the screen is cut into screens.
+        if needs > rows {
+            for character in line.chars() {
+                page.push(character);
+                if width(&page) + 2 > rows.saturating_mul(columns) {
+                    pages.push_back(std::mem::take(&mut page));
+                }
+            }
+            used = rows;
+            continue;
+        }
+        page.push_str(line);
+        used += needs;
+    }
+    if !page.is_empty() || pages.is_empty() {
+        pages.push_back(page);
+    }
+    pages
+}
+
+/// What is asked between two pages.
+pub fn more(left: usize) -> String {
+    format!("-- not the end: {left} more of this; Enter shows on -- ")
+}
+
+/// Shows a text whole, page by page where there is a screen. Returns whether its end was shown.
+pub async fn show_whole(lines: Option<&mut Lines>, text: &str) -> bool {
+    let Some(lines) = lines else {
+        say_raw(text);
+        return true;
+    };
+    let mut pages = pages(text);
+    while let Some(page) = pages.pop_front() {
+        say_raw(&page);
+        if pages.is_empty() {
+            return true;
+        }
+        prompt(&more(pages.len()));
+        if lines.next_or_end().await.is_none() {
+            return false;
+        }
+    }
+    true
+}
+
 /// Asks yes or no. No without an answer.
 pub async fn confirmed(lines: &mut Lines, question: &str) -> bool {
     prompt(&format!("{question} [y/N] "));
     let answer = lines.next_or_end().await.unwrap_or_default();
     matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn what_fits_is_one_page() {
+        assert_eq!(split("a\nb\n", 2, 80).len(), 1);
+        assert_eq!(split("", 2, 80).len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_left_out_and_no_page_is_higher_than_the_screen() {
+        let long = "x".repeat(95);
+        let text = format!("one\ntwo\n{long}\n\u{444}\u{444}\u{444}\u{444}\u{444}\u{444}\nlast");
+        for (rows, columns) in [(1, 10), (2, 10), (3, 10), (5, 11), (24, 80)] {
+            let pages = split(&text, rows, columns);
+            assert_eq!(pages.iter().map(String::as_str).collect::<String>(), text);
+            for page in &pages {
+                let height: usize = page.lines().map(|line| line.len().div_ceil(columns).max(1)).sum();
+                assert!(height <= rows + 1, "{rows}x{columns}: {page:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_long_line_is_on_another_page() {
+        let pages = split(&format!("{}END\n", "x".repeat(1000)), 4, 20);
+        assert!(pages.len() > 10 && !pages[0].contains("END") && pages.back().unwrap().contains("END"));
+    }
 }

@@ -1,227 +1,303 @@
-//! Commands: from a local program's question to a request, and from a permit to an outcome (PROTOCOL.md sections 8.3, 8.5, 8.6).
-//! The program itself is run by `runner`; who may say yes is not decided here.
+//! From what a local program asks for to a request (PROTOCOL.md section 8.3): whether it may be asked at all, what it is asked as, and who waits for it.
+//! Who may say yes isn't decided here, and what became of a request that nobody waits for is in `asynchronous`.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use rand_core::{OsRng, RngCore};
 use tokio::sync::mpsc;
 
-use approval::action::{Action, Command, Limits, Stdin};
-use approval::decide::Permit;
-use approval::outcome::{Ended, Outcome};
-use approval::request::AskedBy;
-use approval::scalar::{ByteString, REASON_BYTES};
-use approval::{Digest, Id16, Text, sign};
+use approval::action::Action;
+use approval::decide::{Demands, Verdict, decide};
+use approval::outcome::{Ended, Nothing};
+use approval::request::{AskedBy, Request, matching};
+use approval::scalar::REASON_BYTES;
+use approval::{Digest, Id16, Text, Verified, sign};
 
+use super::asynchronous::unknown;
+use super::attention::too_many;
+use super::prepare::{Asked, How, fault, invalid};
 use super::work::{Effect, Work};
-use super::{Asker, ClientId, Event, Gate, Running};
-use crate::local::{Answer, Ask, DeviceStatus, Fault, Question, Status};
-use crate::party::PartyError;
-use crate::runner::{self, Chunk};
+use super::{Asker, ClientId, Gate, Kept};
+use crate::local::{ASKED, Answer, Fault, Question, State};
+use crate::party::{PartyError, random16};
+use crate::store::AskedRow;
 
-/// Wall time of a command unless it asks for another, in ms.
-const WALL_MS: u64 = 30_000;
-/// Most wall time that may be asked for, in ms (section 14).
-const MAX_WALL_MS: u64 = 24 * 60 * 60 * 1000;
-/// Output of a command unless it asks for another, in bytes of both streams.
-const OUTPUT_BYTES: u64 = 64 << 20;
-/// Most output that may be asked for (section 14).
-const MAX_OUTPUT_BYTES: u64 = 1 << 30;
-/// How long the admins have unless the asker says otherwise, in ms.
-const EXPIRES_MS: u64 = 10 * 60 * 1000;
-/// The longest that may be asked for (section 8.3).
-const MAX_EXPIRES_MS: u64 = 24 * 60 * 60 * 1000;
-/// Requests pending at once (section 14).
-const MAX_PENDING: usize = 64;
+/// How much of a digest names a request at least.
+pub(super) const SHORTEST: usize = 4;
 
-/// A command that a local program asks for, resolved and hashed.
-pub(crate) struct Asked {
-    command: Command,
-    asked_by: AskedBy,
-    reason: Text<REASON_BYTES>,
-    expires_ms: u64,
-    ticket: Option<Id16>,
-}
-
-fn invalid(message: impl std::fmt::Display, hint: Option<&str>) -> Answer {
-    Answer::Error {
-        kind: Fault::Invalid,
-        message: message.to_string(),
-        hint: hint.map(str::to_owned),
-    }
-}
-
-/// Makes of a question the exact action that would run, reading the program from disk. The error is the answer.
-pub(super) fn prepare(ask: Ask) -> Result<Asked, Box<Answer>> {
-    let limit = |asked: Option<u64>, default: u64, most: u64, what: &str| match asked.unwrap_or(default) {
-        0 => Err(Box::new(invalid(format!("{what} of nothing"), None))),
-        value if value > most => Err(Box::new(invalid(format!("{what} beyond {most}"), None))),
-        value => Ok(value),
-    };
-    let text = |text: Option<String>, what: &str| match text {
-        None => Ok(None),
-        Some(text) => Text::new(text)
-            .map(Some)
-            .map_err(|error| Box::new(invalid(format!("the {what}: {error}"), None))),
-    };
-    let program = ask
-        .argv
-        .first()
-        .ok_or_else(|| invalid("no program to run", Some("put it after --")))?;
-    let executable = runner::resolve(OsStr::from_bytes(program.as_bytes())).map_err(|error| match error {
-        runner::ExecutableError::NotFound { .. } => Answer::Error {
-            kind: Fault::NoProgram,
-            message: error.to_string(),
-            hint: Some(
-                "programs are looked up in /usr/local/bin, /usr/bin and /bin; give another one's absolute path"
-                    .to_owned(),
-            ),
-        },
-        error => invalid(error, None),
-    })?;
-    let env = runner::environment(&ask.env).map_err(|error| invalid(error, None))?;
-    let directory = runner::resolve_directory(Path::new(OsStr::from_bytes(ask.directory.as_bytes())))
-        .map_err(|error| invalid(error, None))?;
-    let directory = ByteString::new(directory.into_os_string().into_vec()).map_err(|error| invalid(error, None))?;
-    let agent = ask.agent.unwrap_or_else(|| "agent".to_owned());
-    let asked_by = AskedBy {
-        agent: agent
-            .parse()
-            .map_err(|error| invalid(format!("the agent's name: {error}"), None))?,
-        user: text(ask.user, "user")?,
-        conversation: text(ask.conversation, "conversation")?,
-        platform: text(ask.platform, "platform")?,
-    };
-    let limits = Limits {
-        wall_ms: limit(ask.wall_ms, WALL_MS, MAX_WALL_MS, "wall time")?,
-        output_bytes: limit(ask.output_bytes, OUTPUT_BYTES, MAX_OUTPUT_BYTES, "output")?,
-    };
-    let command = Command {
-        executable,
-        argv: ask.argv,
-        env,
-        directory,
-        stdin: Stdin::None,
-        limits,
-        uid: rustix::process::geteuid().as_raw(),
-    };
-    let reason = Text::new(ask.reason).map_err(|error| invalid(format!("the reason: {error}"), None))?;
-    let expires_ms = limit(ask.expires_ms, EXPIRES_MS, MAX_EXPIRES_MS, "expiry")?;
-    Ok(Asked {
-        command,
-        asked_by,
-        reason,
-        expires_ms,
-        ticket: ask.ticket,
-    })
+/// A request that could be made: signed, and written nowhere.
+pub(super) struct Draft {
+    pub(super) request: Verified<Request>,
+    pub(super) demands: Demands,
+    number: Option<String>,
 }
 
 impl Gate {
-    fn refused(&self, message: &str, hint: &str) -> Answer {
-        Answer::Error {
-            kind: Fault::Refused,
-            message: message.to_owned(),
-            hint: Some(hint.to_owned()),
-        }
+    /// Why nothing can be signed now, if so.
+    pub(super) fn mute(&self) -> Option<Answer> {
+        let halted = self.halted.as_ref()?;
+        Some(fault(
+            Fault::Broken,
+            format!("the gate doesn't sign: {halted}"),
+            Some("see `countersign gate status`"),
+        ))
     }
 
-    /// Why nothing can be asked now, if so.
-    fn closed(&self) -> Option<Answer> {
-        if let Some(halted) = &self.halted {
-            let message = format!("the gate doesn't sign: {halted}");
-            return Some(Answer::Error {
-                kind: Fault::Broken,
-                message,
-                hint: Some("see `countersign gate status`".to_owned()),
-            });
-        }
-        if !self.enrolled() {
-            return Some(self.refused(
-                "nobody is enrolled who could approve",
-                "enrol the first admin: countersign gate invite --person NAME",
-            ));
-        }
-        if self.party.replay.open().count() >= MAX_PENDING {
-            return Some(self.refused(
-                "too many requests are pending",
-                "wait until some are answered or expire",
-            ));
-        }
-        None
+    pub(super) fn nobody(&self) -> Answer {
+        fault(
+            Fault::Refused,
+            "nobody is enrolled who could approve",
+            Some("enrol the first admin: countersign gate invite --person NAME"),
+        )
     }
 
+    /// Makes a request without writing it anywhere. Its nonce, position and terms are the gate's, never the asker's.
+    pub(super) fn draft(
+        &mut self,
+        action: Action,
+        asked_by: AskedBy,
+        reason: Text<REASON_BYTES>,
+        expires_ms: u64,
+    ) -> Result<Draft, PartyError> {
+        let created = self.clock.now();
+        let replay = &self.party.replay;
+        let roster = replay.roster().ok_or(PartyError::Lacks("a roster"))?;
+        let demands = Demands::of(roster, replay.standing(), &action, &asked_by, created);
+        let nonce = Id16(random16());
+        let number = demands.number.then(three_digits);
+        let request = Request {
+            gate: self.party.gate,
+            incarnation: self.incarnation,
+            index: replay.size(),
+            nonce,
+            roster: roster.digest(),
+            class: action.class(),
+            risk: demands.risk.clone(),
+            need: demands.need,
+            veto: demands.veto,
+            four_eyes: demands.four_eyes,
+            matching: number.as_ref().map(|number| matching(&nonce, number)),
+            action,
+            asked_by,
+            reason,
+            created,
+            expires: created.plus_millis(expires_ms.min(demands.life_ms)),
+        };
+        Ok(Draft {
+            request: sign(&self.party.identity, request)?,
+            demands,
+            number,
+        })
+    }
+
+    /// What would be said of a draft if nobody is asked.
+    pub(super) fn foresee(&mut self, draft: &Draft) -> Result<Verdict, PartyError> {
+        let now = self.clock.now();
+        let replay = &self.party.replay;
+        let roster = replay.roster().ok_or(PartyError::Lacks("a roster"))?;
+        Ok(decide(&draft.request, &[], replay.standing(), roster, now))
+    }
+
+    /// Asks. Whoever waits hears the rest as it comes; whoever doesn't is answered at once.
     pub(super) async fn ask(
         &mut self,
         work: &mut Work,
         client: ClientId,
         asked: &Asked,
+        how: How,
         answers: &mpsc::Sender<Answer>,
     ) -> Result<(), PartyError> {
+        let answer = match self.asking(work, client, asked, how, answers).await? {
+            Some(answer) => answer,
+            None => return Ok(()),
+        };
+        work.effects.push(Effect::Answer(answers.clone(), answer));
+        Ok(())
+    }
+
+    /// `None` when the answers come later.
+    async fn asking(
+        &mut self,
+        work: &mut Work,
+        client: ClientId,
+        asked: &Asked,
+        how: How,
+        answers: &mpsc::Sender<Answer>,
+    ) -> Result<Option<Answer>, PartyError> {
         if let Some(ticket) = &asked.ticket
             && let Some(request) = work.turn.tx.ticketed(&ticket.0).await?
         {
-            if let Some(answer) = self.attach(work, client, &request.to_string(), answers).await? {
-                work.effects.push(Effect::Answer(answers.clone(), answer));
+            return self.again(work, client, request, how, answers).await;
+        }
+        if let Some(answer) = self.mute() {
+            return Ok(Some(answer));
+        }
+        if !self.answers() {
+            return Ok(Some(self.nobody()));
+        }
+        if let Some(request) = self.identical(asked, how) {
+            if let Some(ticket) = &asked.ticket {
+                work.turn
+                    .tx
+                    .set_ticket(&ticket.0, &request, crate::clock::wall())
+                    .await?;
             }
-            return Ok(());
+            return self.again(work, client, request, how, answers).await;
         }
-        if let Some(answer) = self.closed() {
-            work.effects.push(Effect::Answer(answers.clone(), answer));
-            return Ok(());
-        }
-        let action = Action::Command(asked.command.clone());
-        let shown = approval::render::render(&action);
-        let request = match self
-            .request(
-                work,
-                action,
-                asked.asked_by.clone(),
-                asked.reason.clone(),
-                asked.expires_ms,
-            )
-            .await
-        {
-            Ok(request) => request,
+        let draft = self.draft(
+            asked.action.clone(),
+            asked.asked_by.clone(),
+            asked.reason.clone(),
+            asked.expires_ms,
+        );
+        let draft = match draft {
+            Ok(draft) => draft,
             Err(PartyError::Statement(error)) => {
-                work.effects.push(Effect::Answer(
-                    answers.clone(),
-                    invalid(error, Some("a request must fit one message: shorten its arguments")),
-                ));
-                return Ok(());
+                let hint = "a request must fit one message: shorten its arguments";
+                return Ok(Some(invalid(error, Some(hint))));
             }
             Err(error) => return Err(error),
         };
-        if let Some(ticket) = &asked.ticket {
-            work.turn
-                .tx
-                .set_ticket(&ticket.0, &request, crate::clock::wall())
-                .await?;
+        let verdict = self.foresee(&draft)?;
+        if matches!(verdict, Verdict::Refused(_)) {
+            return Ok(Some(self.nobody()));
         }
-        self.askers.insert(
+        if let Some(answer) = self.too_much(&draft, &verdict) {
+            return Ok(Some(answer));
+        }
+        self.opened(work, client, asked, how, draft, verdict, answers).await
+    }
+
+    /// Writes the request down and acts on what is said of it already.
+    #[allow(clippy::too_many_arguments)]
+    async fn opened(
+        &mut self,
+        work: &mut Work,
+        client: ClientId,
+        asked: &Asked,
+        how: How,
+        draft: Draft,
+        verdict: Verdict,
+        answers: &mpsc::Sender<Answer>,
+    ) -> Result<Option<Answer>, PartyError> {
+        let request = draft.request.digest();
+        let asynchronous = how == How::Asynchronous;
+        self.append(work, draft.request.signed()).await?;
+        let row = AskedRow {
             request,
-            Asker {
-                client,
-                answers: answers.clone(),
-            },
-        );
-        let (expires, need) = self
+            asynchronous,
+            number: draft.number.clone(),
+        };
+        let now = crate::clock::wall();
+        work.turn.tx.add_asked(&row, asked.stdin.as_deref(), now).await?;
+        if let Some(ticket) = &asked.ticket {
+            work.turn.tx.set_ticket(&ticket.0, &request, now).await?;
+        }
+        let waiting = matches!(verdict, Verdict::Waiting { .. });
+        if asynchronous && matches!(verdict, Verdict::Forbidden { .. }) {
+            // Whoever asks hears it now: there is nobody to wake.
+            return self.refuse_now(work, request, verdict).await.map(Some);
+        }
+        let kept = Kept {
+            asynchronous,
+            number: draft.number,
+            held: asked.held.take(),
+            told: (asynchronous && !waiting).then_some(State::Allowed),
+        };
+        self.asked.insert(request, kept);
+        if asynchronous {
+            return self.at_once(work, &request).await;
+        }
+        self.listens(request, client, answers);
+        if waiting {
+            return Ok(self.pending(&request));
+        }
+        self.judge(work, request).await?;
+        Ok(None)
+    }
+
+    /// Asking again for what is asked already leads to the same request.
+    async fn again(
+        &mut self,
+        work: &mut Work,
+        client: ClientId,
+        request: Digest,
+        how: How,
+        answers: &mpsc::Sender<Answer>,
+    ) -> Result<Option<Answer>, PartyError> {
+        match how {
+            How::Waiting => self.attach(work, client, &request.to_string(), answers).await,
+            How::Asynchronous => self.at_once(work, &request).await,
+        }
+    }
+
+    /// The request that asks for exactly this in the same way, and isn't permitted yet.
+    fn identical(&self, asked: &Asked, how: How) -> Option<Digest> {
+        let same = |open: &&approval::replay::Pending| {
+            let request = open.request();
+            open.permit().is_none() && request.asked_by == asked.asked_by && request.action == asked.action
+        };
+        let mut identical = self
             .party
             .replay
-            .request(&request)
-            .map_or((0, 0), |open| (open.request().expires.millis(), open.request().need));
-        work.effects.push(Effect::Tell(
-            request,
-            Answer::Pending {
-                id: request.to_string(),
-                expires,
-                need,
-                shown,
-            },
-        ));
-        Ok(())
+            .open()
+            .filter(same)
+            .map(|open| open.request().digest());
+        identical.find(|request| match how {
+            How::Asynchronous => self.is_asynchronous(request),
+            // Somebody waits for it: output of one run goes to both.
+            How::Waiting => !self.is_asynchronous(request) && self.askers.contains_key(request),
+        })
+    }
+
+    pub(super) fn is_asynchronous(&self, request: &Digest) -> bool {
+        self.asked.get(request).is_some_and(|kept| kept.asynchronous)
+    }
+
+    /// Why the admins' attention isn't asked for, if so.
+    fn too_much(&mut self, draft: &Draft, verdict: &Verdict) -> Option<Answer> {
+        let asked_by = &draft.request.asked_by;
+        if let Some((message, hint)) = too_many(&self.party.replay, asked_by, &self.attention) {
+            return Some(fault(Fault::TooMuch, message, Some(hint)));
+        }
+        // What is allowed beforehand costs nobody's attention.
+        if matches!(verdict, Verdict::Open(_)) {
+            return None;
+        }
+        let now = draft.request.created.millis();
+        if self.haste.takes(asked_by, now, &self.attention) {
+            return None;
+        }
+        let message = format!("too many requests in a minute, {} are taken", self.attention.minute);
+        Some(fault(
+            Fault::TooMuch,
+            message,
+            Some("ask again in a minute, and for less"),
+        ))
+    }
+
+    /// Somebody hears what becomes of a request from now on.
+    pub(super) fn listens(&mut self, request: Digest, client: ClientId, answers: &mpsc::Sender<Answer>) {
+        let askers = self.askers.entry(request).or_default();
+        // A unit of work that is tried again comes here again.
+        if askers.iter().all(|asker| asker.client != client) {
+            askers.push(Asker {
+                client,
+                answers: answers.clone(),
+            });
+        }
+    }
+
+    /// What whoever asked is told while people are asked.
+    pub(super) fn pending(&self, request: &Digest) -> Option<Answer> {
+        let open = self.party.replay.request(request)?;
+        let number = self.asked.get(request).and_then(|kept| kept.number.clone());
+        Some(Answer::Pending {
+            id: request.to_string(),
+            expires: open.request().expires.millis(),
+            need: open.request().need,
+            shown: approval::render::render(&open.request().action),
+            sentence: sentence_of_pending(number.as_deref()),
+            number,
+        })
     }
 
     pub(super) async fn question(
@@ -232,33 +308,59 @@ impl Gate {
         answers: &mpsc::Sender<Answer>,
     ) -> Result<(), PartyError> {
         let answer = match question {
-            Question::Attach { id } => match self.attach(work, client, id, answers).await? {
-                Some(answer) => answer,
-                None => return Ok(()),
-            },
-            Question::Propose { change } => match self.closed() {
-                Some(answer) => answer,
-                None => match self.propose(work, change, "operator").await? {
-                    Ok(id) => Answer::Proposed {
-                        id: id.to_string(),
-                        need: self.party.replay.request(&id).map_or(0, |open| open.request().need),
-                    },
-                    Err(message) => Answer::Error {
-                        kind: Fault::Invalid,
-                        message,
-                        hint: None,
-                    },
-                },
-            },
-            Question::Status {} => Answer::Status(Box::new(self.status(work).await?)),
+            Question::Attach { id } => self.attach(work, client, id, answers).await?,
+            Question::Wait { id, timeout_ms } => self.wait(work, client, id, *timeout_ms, answers).await?,
+            Question::Cancel { id } => Some(self.cancel(work, id).await?),
+            Question::Events {} => {
+                self.listen(work, client, answers);
+                None
+            }
+            Question::Tools {
+                agent,
+                under,
+                user,
+                conversation,
+                platform,
+                tools,
+            } => {
+                let who = [user.clone(), conversation.clone(), platform.clone()];
+                match super::prepare::asked_by(agent.clone(), under.clone(), who) {
+                    Ok(asked_by) => Some(self.tools(&asked_by, tools)),
+                    Err(answer) => Some(*answer),
+                }
+            }
+            Question::Grants {} => Some(self.grants()),
+            Question::Propose { change } => Some(self.proposing(work, change).await?),
+            Question::Status {} => Some(Answer::Status(Box::new(self.status(work).await?))),
             // Prepared before the engine, or a pairing of its own.
-            Question::Ask(_) | Question::Invite { .. } => invalid("not a question for the engine", None),
+            Question::Ask(_)
+            | Question::Request(_)
+            | Question::Explain(_)
+            | Question::Redeem { .. }
+            | Question::Invite { .. } => Some(invalid("not a question for the engine", None)),
         };
-        work.effects.push(Effect::Answer(answers.clone(), answer));
+        work.effects
+            .extend(answer.map(|answer| Effect::Answer(answers.clone(), answer)));
         Ok(())
     }
 
-    /// Takes up waiting for a request again. `None` when the answer comes later.
+    async fn proposing(&mut self, work: &mut Work, change: &approval::change::Change) -> Result<Answer, PartyError> {
+        if let Some(answer) = self.mute() {
+            return Ok(answer);
+        }
+        if !self.enrolled() {
+            return Ok(self.nobody());
+        }
+        Ok(match self.propose(work, change, "operator").await? {
+            Ok(id) => Answer::Proposed {
+                id: id.to_string(),
+                need: self.party.replay.request(&id).map_or(0, |open| open.request().need),
+            },
+            Err(message) => invalid(message, None),
+        })
+    }
+
+    /// Takes up waiting for a request again, or as one more. `None` when the answer comes later.
     async fn attach(
         &mut self,
         work: &mut Work,
@@ -266,252 +368,123 @@ impl Gate {
         id: &str,
         answers: &mpsc::Sender<Answer>,
     ) -> Result<Option<Answer>, PartyError> {
-        let matching: Vec<Digest> = self
-            .party
-            .replay
-            .open()
-            .map(|open| open.request().digest())
-            .filter(|digest| digest.to_string().starts_with(id))
-            .collect();
-        if let ([request], true) = (matching.as_slice(), id.len() >= 4) {
-            let request = *request;
-            if self.askers.contains_key(&request) {
-                return Ok(Some(self.refused(
-                    "somebody waits for this request already",
-                    "its answer goes to them",
-                )));
-            }
-            self.askers.insert(
-                request,
-                Asker {
-                    client,
-                    answers: answers.clone(),
-                },
-            );
-            if let Some(open) = self.party.replay.request(&request) {
-                let shown = approval::render::render(&open.request().action);
-                let (expires, need) = (open.request().expires.millis(), open.request().need);
-                work.effects.push(Effect::Tell(
-                    request,
-                    Answer::Pending {
-                        id: request.to_string(),
-                        expires,
-                        need,
-                        shown,
-                    },
-                ));
-            }
-            self.judge(work, request).await?;
-            return Ok(None);
+        let request = match self.find(work, id).await? {
+            Ok(request) => request,
+            Err(answer) => return Ok(Some(answer)),
+        };
+        let Some(open) = self.party.replay.request(&request) else {
+            return self.past(work, &request).await.map(Some);
+        };
+        // A change of the roster is the admins' own: whoever attached to it could take it back by leaving.
+        if self.is_asynchronous(&request) || matches!(open.request().action, Action::Roster(_)) {
+            return Ok(Some(invalid(
+                "nobody waits for this request: it was asked without waiting",
+                Some("see how it is, and redeem it when it is allowed"),
+            )));
         }
-        // It may be over by now.
-        for signed in work.turn.tx.newest("outcome", 1024).await? {
-            let Some(outcome) = signed.verify().ok().and_then(|verified| verified.outcome()) else {
-                continue;
-            };
-            let digest = outcome.request.to_string();
-            if id.len() >= 4 && digest.starts_with(id) {
-                let (by, reason) = self.denial(work, &outcome.request).await?;
-                return Ok(Some(Answer::Ended {
-                    id: digest,
-                    result: outcome.result.clone(),
-                    by,
-                    reason,
-                }));
-            }
+        if open.permit().is_some() && self.askers.contains_key(&request) {
+            return Ok(Some(fault(
+                Fault::Refused,
+                "somebody waits for this request already",
+                Some("its output goes to them"),
+            )));
         }
-        Ok(Some(invalid(
-            format!("no request {id}"),
-            Some("see `countersign inbox` in the gate's home"),
-        )))
+        self.listens(request, client, answers);
+        work.effects.extend(
+            self.pending(&request)
+                .map(|answer| Effect::Answer(answers.clone(), answer)),
+        );
+        self.judge(work, request).await?;
+        Ok(None)
     }
 
-    /// Who denied a request that is over, and why.
-    async fn denial(&self, work: &mut Work, request: &Digest) -> Result<(Vec<String>, Option<String>), PartyError> {
-        for signed in work.turn.tx.newest("decision", 1024).await? {
-            let Some(decision) = signed.verify().ok().and_then(|verified| verified.decision()) else {
-                continue;
-            };
-            if decision.request == *request && decision.verdict == approval::decision::Answer::Deny {
-                let reason = decision.reason.as_untrusted().to_owned();
-                return Ok((
-                    self.names(std::iter::once(decision.signer())),
-                    Some(reason).filter(|reason| !reason.is_empty()),
-                ));
+    /// The request that a digest or its beginning names. The inner error is the answer.
+    pub(super) async fn find(&mut self, work: &mut Work, id: &str) -> Result<Result<Digest, Answer>, PartyError> {
+        let mut found = match id.len() {
+            SHORTEST..=64 => work.turn.tx.asked_like(id).await?,
+            _ => Vec::new(),
+        };
+        let changes = self.party.replay.open().map(|open| open.request().digest());
+        for digest in changes.filter(|digest| id.len() >= SHORTEST && digest.to_string().starts_with(id)) {
+            if !found.contains(&digest) {
+                found.push(digest);
             }
         }
-        Ok((Vec::new(), None))
+        Ok(match found.as_slice() {
+            [request] => Ok(*request),
+            [] => Err(unknown(id)),
+            _ => Err(invalid("more than one request begins so", Some("give more of its id"))),
+        })
     }
 
     /// Withdraws what nobody waits for any more: asked before this start, by somebody who hasn't come back in time. An admin's yes would lead nowhere.
+    /// What was asked without waiting stays.
     pub(super) async fn withdraw_orphans(&mut self, work: &mut Work) -> Result<(), PartyError> {
         if self.started.elapsed().as_millis() < u128::from(self.party.pace.orphans) {
             return Ok(());
         }
         let now = self.clock.now();
-        let waits = |open: &&approval::replay::Pending| {
-            open.permit().is_none() && matches!(open.request().action, Action::Command(_))
+        let orphan = |open: &&approval::replay::Pending| {
+            let request = open.request();
+            open.permit().is_none()
+                && !matches!(request.action, Action::Roster(_))
+                && !self.is_asynchronous(&request.digest())
+                && !self.askers.contains_key(&request.digest())
         };
-        let open: Vec<Digest> = self
+        let orphans: Vec<Digest> = self
             .party
             .replay
             .open()
-            .filter(waits)
+            .filter(orphan)
             .map(|open| open.request().digest())
             .collect();
-        for request in open
-            .into_iter()
-            .filter(|request| !self.askers.contains_key(request))
-            .collect::<Vec<_>>()
-        {
-            self.close(work, request, Ended::Withdrawn(approval::outcome::Nothing {}), now)
-                .await?;
+        for request in orphans {
+            self.close(work, request, Ended::Withdrawn(Nothing {}), now).await?;
         }
         Ok(())
     }
 
-    /// Whoever asked went away: what waits is withdrawn, what runs is ended.
+    /// A program went away: what nobody waits for any more is withdrawn, and what runs for nobody is ended.
     pub(super) async fn left(&mut self, work: &mut Work, client: ClientId) -> Result<(), PartyError> {
-        let theirs: Vec<Digest> = self
-            .askers
-            .iter()
-            .filter(|(_, asker)| asker.client == client)
-            .map(|(request, _)| *request)
-            .collect();
-        for request in theirs {
-            self.askers.remove(&request);
+        self.waiters.retain(|waiter| waiter.client != client);
+        self.listeners.retain(|listener| listener.client != client);
+        let mut abandoned = Vec::new();
+        self.askers.retain(|request, askers| {
+            let before = askers.len();
+            askers.retain(|asker| asker.client != client);
+            if askers.is_empty() && before > 0 {
+                abandoned.push(*request);
+            }
+            !askers.is_empty()
+        });
+        for request in abandoned {
+            if let Some(running) = self.running.get(&request) {
+                let _ = running.stop.send(true);
+            }
             let open = self
                 .party
                 .replay
                 .request(&request)
                 .is_some_and(|open| open.permit().is_none());
-            if open && self.halted.is_none() {
+            if open && self.halted.is_none() && !self.is_asynchronous(&request) {
                 let now = self.clock.now();
-                self.close(work, request, Ended::Withdrawn(approval::outcome::Nothing {}), now)
-                    .await?;
+                self.close(work, request, Ended::Withdrawn(Nothing {}), now).await?;
             }
         }
-        for running in self.running.values().filter(|running| running.client == client) {
-            let _ = running.stop.send(true);
-        }
         Ok(())
     }
+}
 
-    /// Runs what was permitted. The permit is on disk by now, and is consumed here.
-    pub(super) fn start(&mut self, permit: Permit) {
-        let request = permit.request();
-        let (Some(open), Some(asker)) = (self.party.replay.request(&request), self.askers.get(&request)) else {
-            // Whoever asked left between permit and now: the outcome must say that it never ran.
-            let result = Ended::Failed(approval::outcome::Failed {
-                error: Text::cut("whoever asked left before it began"),
-            });
-            self.report(request, result);
-            return;
-        };
-        let approved = open.request().clone();
-        let (stop, mut stopped) = tokio::sync::watch::channel(false);
-        self.running.insert(
-            request,
-            Running {
-                stop,
-                client: asker.client,
-            },
-        );
-        let (events, answers, launcher) = (self.events.clone(), asker.answers.clone(), self.launcher.clone());
-        tokio::spawn(async move {
-            let (chunks, mut output) = mpsc::channel::<Chunk>(16);
-            let forward = tokio::spawn(async move {
-                while let Some(chunk) = output.recv().await {
-                    let answer = match chunk {
-                        Chunk::Stdout(bytes) => Answer::Stdout(STANDARD.encode(bytes)),
-                        Chunk::Stderr(bytes) => Answer::Stderr(STANDARD.encode(bytes)),
-                    };
-                    if answers.send(answer).await.is_err() {
-                        break;
-                    }
-                }
-            });
-            let stop = async move {
-                if stopped.wait_for(|stop| *stop).await.is_err() {
-                    // The gate itself forgot the command, which it does only when it is over.
-                    std::future::pending().await
-                }
-            };
-            let result = runner::run(&launcher, permit, &approved, chunks, stop).await;
-            // All output before the last word.
-            let _ = forward.await;
-            let _ = events.send(Event::Ran { request, result }).await;
-        });
+/// What to tell the model while people are asked.
+pub(super) fn sentence_of_pending(number: Option<&str>) -> String {
+    match number {
+        None => ASKED.to_owned(),
+        Some(number) => format!("{ASKED}; whoever approves must enter the number {number}: show it to your user"),
     }
+}
 
-    fn report(&self, request: Digest, result: Ended) {
-        let events = self.events.clone();
-        tokio::spawn(async move { drop(events.send(Event::Ran { request, result }).await) });
-    }
-
-    /// Writes down how a permitted command ended.
-    pub(super) async fn ran(&mut self, work: &mut Work, request: Digest, result: &Ended) -> Result<(), PartyError> {
-        self.running.remove(&request);
-        let Some(permit) = self
-            .party
-            .replay
-            .request(&request)
-            .and_then(|open| open.permit())
-            .map(|permit| permit.digest())
-        else {
-            return Ok(());
-        };
-        let time = self.clock.now();
-        let outcome = sign(
-            &self.party.identity,
-            Outcome {
-                request,
-                permit: Some(permit),
-                result: result.clone(),
-                time,
-            },
-        )?;
-        self.append(work, outcome.signed()).await?;
-        work.effects.push(Effect::End(
-            request,
-            Answer::Ended {
-                id: request.to_string(),
-                result: result.clone(),
-                by: Vec::new(),
-                reason: None,
-            },
-        ));
-        Ok(())
-    }
-
-    async fn status(&mut self, work: &mut Work) -> Result<Status, PartyError> {
-        let peers = work.turn.tx.peers().await?;
-        let roster = self.party.replay.roster();
-        let devices = roster
-            .into_iter()
-            .flat_map(|roster| roster.people.iter())
-            .flat_map(|person| {
-                person.devices.iter().map(|device| {
-                    let peer = peers.iter().find(|peer| peer.party == device.party);
-                    DeviceStatus {
-                        party: device.party.to_string(),
-                        person: person.name.to_string(),
-                        device: device.name.to_string(),
-                        acked: peer.map_or(0, |peer| peer.acked_size),
-                        heard: peer.map_or(0, |peer| peer.heard),
-                    }
-                })
-            });
-        Ok(Status {
-            gate: self.party.gate.to_string(),
-            relay: self.party.relay.clone(),
-            connected: self.connected,
-            halted: self.halted.clone(),
-            size: self.party.replay.size(),
-            epoch: roster.map_or(0, |roster| roster.epoch),
-            pending: self.party.replay.open().count() as u64,
-            devices: devices.collect(),
-            clock_ahead_ms: self.clock.ahead(),
-        })
-    }
+/// Drawn evenly: what would make some numbers likelier is drawn again.
+fn three_digits() -> String {
+    let drawn = std::iter::repeat_with(|| OsRng.next_u32() & 0x3ff).find(|drawn| *drawn < 1000);
+    format!("{:03}", drawn.unwrap_or_default())
 }

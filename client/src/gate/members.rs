@@ -4,24 +4,25 @@
 use approval::action::Action;
 use approval::change::Change;
 use approval::checkpoint::Checkpoint;
-use approval::decide::Verdict;
-use approval::decision::Answer as Vote;
+use approval::decision::Decision;
 use approval::message::{Message, RefusalCode};
-use approval::outcome::{Ended, Nothing};
-use approval::request::{AskedBy, Class, Request};
+use approval::request::{AskedBy, LIFE_MS};
+use approval::revocation::Revocation;
 use approval::roster::RosterContents;
-use approval::{Digest, Id16, Signed, Text, Time, sign};
+use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
 use wire::envelope::Content;
 use wire::identity::PartyId;
 
 use super::Gate;
+use super::asynchronous::standing_of_end;
+use super::prepare::fault;
 use super::work::{Effect, Work};
-use crate::local::{Answer, Fault};
-use crate::party::{PartyError, random16};
-use crate::store::{Outgoing, Peer};
+use crate::local::Fault;
+use crate::party::PartyError;
+use crate::store::{AskedRow, Outgoing, Peer};
 
-/// How long the admins have for a change of the roster, in ms.
-const ROSTER_EXPIRY: u64 = 24 * 60 * 60 * 1000;
+/// Answers of one device to one request: a person may mistype the number, change their mind, or agree to the terms of somebody else's grant.
+const ANSWERS: usize = 4;
 
 /// What a checkpoint that a member shows says about this state.
 enum Shown {
@@ -45,6 +46,7 @@ impl Gate {
         };
         match message {
             Message::Decision(signed) => self.decision(work, &peer, &signed).await,
+            Message::Revocation(signed) => self.revocation(work, &peer, &signed).await,
             Message::Ack { epoch, checkpoint } => self.acknowledged(work, peer, epoch, checkpoint.as_deref()).await,
             Message::Propose { id, change } => self.proposed(work, &peer, id, &change).await,
             Message::Address { envelope_key } => Ok(work.turn.tx.set_peer(&Peer { envelope_key, ..peer }).await?),
@@ -98,9 +100,11 @@ impl Gate {
                 .await;
         }
         let said = |open: &approval::replay::Pending| {
-            open.decisions()
-                .iter()
-                .any(|known| known.signer() == peer.party && known.verdict == decision.verdict)
+            let theirs = open.decisions().iter().filter(|known| known.signer() == peer.party);
+            let same = |known: &Decision| {
+                known.verdict == decision.verdict && known.number == decision.number && known.grant == decision.grant
+            };
+            theirs.clone().any(|known| same(known)) || theirs.count() >= ANSWERS
         };
         if open.is_some_and(said) {
             // One answer is one entry: a device can't fill the log with variations of it.
@@ -123,12 +127,63 @@ impl Gate {
                 .await;
         }
         match self.append(work, signed).await {
-            Ok(()) => self.judge(work, decision.request).await,
+            Ok(()) => {
+                // Before the verdict: what was granted was granted while the request was open.
+                self.grant(work, &decision.request).await?;
+                self.judge(work, decision.request).await
+            }
             Err(PartyError::Transcript(finding)) => {
                 let text = finding.to_string();
                 self.say(work, peer, &refuse(RefusalCode::Malformed, &text)).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// An admin takes a grant back: one is enough.
+    async fn revocation(&mut self, work: &mut Work, peer: &Peer, signed: &Signed) -> Result<(), PartyError> {
+        let about = signed.digest();
+        if work.turn.tx.position_of(&about).await?.is_some() {
+            // Said again because our entries haven't reached them; their acknowledgement brings those.
+            return Ok(());
+        }
+        let revocation = signed.verify().ok().and_then(|verified| verified.revocation());
+        let refusal = match revocation.filter(|revocation| revocation.signer() == peer.party) {
+            None => Some((RefusalCode::Malformed, "not a revocation by this device".to_owned())),
+            Some(revocation) => self.irrevocable(&revocation),
+        };
+        let refusal = match refusal {
+            Some(refusal) => refusal,
+            None => match self.append(work, signed).await {
+                Ok(()) => {
+                    work.reconsider = true;
+                    return Ok(());
+                }
+                Err(PartyError::Transcript(finding)) => (RefusalCode::Malformed, finding.to_string()),
+                Err(error) => return Err(error),
+            },
+        };
+        let (code, text) = refusal;
+        let text = Text::cut(&text);
+        self.say(work, peer, &Message::Refusal { about, code, text }).await
+    }
+
+    /// Why a revocation isn't taken, if so.
+    fn irrevocable(&self, revocation: &Verified<Revocation>) -> Option<(RefusalCode, String)> {
+        if let Some(halted) = &self.halted {
+            return Some((RefusalCode::CannotSign, halted.clone()));
+        }
+        let replay = &self.party.replay;
+        if replay
+            .roster()
+            .is_none_or(|roster| roster.admin_of(&revocation.signer()).is_none())
+        {
+            return Some((RefusalCode::NotAdmin, "only admins revoke".to_owned()));
+        }
+        match replay.standing().get(&revocation.grant) {
+            Some(held) if held.revocation().is_none() => None,
+            Some(_) => Some((RefusalCode::NotOpen, "the grant is revoked already".to_owned())),
+            None => Some((RefusalCode::NotOpen, "there is no such grant".to_owned())),
         }
     }
 
@@ -157,69 +212,15 @@ impl Gate {
         work.turn.tx.set_meta("halted", reason.as_bytes()).await?;
         self.halted = Some(reason.to_owned());
         // Nobody who waits here gets an answer any more.
-        for request in self.askers.keys() {
+        let askers = self.askers.values().flatten().chain(&self.listeners);
+        let askers = askers.map(|asker| (asker.client, &asker.answers));
+        let waiters = self.waiters.iter().map(|waiter| (waiter.client, &waiter.answers));
+        for (client, answers) in askers.chain(waiters) {
             let message = format!("the gate stopped signing: {reason}");
-            let hint = Some("see `countersign gate status`".to_owned());
-            work.effects.push(Effect::End(
-                *request,
-                Answer::Error {
-                    kind: Fault::Broken,
-                    message,
-                    hint,
-                },
-            ));
+            let answer = fault(Fault::Broken, message, Some("see `countersign gate status`"));
+            work.effects.push(Effect::Hang(client, answers.clone(), answer));
         }
         Ok(())
-    }
-
-    /// Acts on the verdict over an open request, as things stand now.
-    pub(super) async fn judge(&mut self, work: &mut Work, request: Digest) -> Result<(), PartyError> {
-        let now = self.clock.now();
-        let (Some(open), Some(roster)) = (self.party.replay.request(&request), self.party.replay.roster()) else {
-            return Ok(());
-        };
-        if open.permit().is_some() {
-            return Ok(());
-        }
-        match open.decide(roster, now) {
-            Verdict::Open(permit) => {
-                let action = open.request().action.clone();
-                if matches!(action, Action::Command(_)) && !self.askers.contains_key(&request) {
-                    // Nobody would take the output: it keeps until whoever asked is back, or the request expires.
-                    return Ok(());
-                }
-                let permission = sign(&self.party.identity, permit.statement(now))?;
-                let by = self.names(
-                    open.decisions()
-                        .iter()
-                        .filter(|decision| decision.verdict == Vote::Approve)
-                        .map(|decision| decision.signer()),
-                );
-                self.append(work, permission.signed()).await?;
-                match action {
-                    Action::Command(_) => {
-                        work.effects.push(Effect::Tell(request, Answer::Permitted { by }));
-                        work.effects.push(Effect::Run(permit));
-                        Ok(())
-                    }
-                    Action::Roster(contents) => self.change_roster(work, contents, Some(request), now).await,
-                }
-            }
-            Verdict::Waiting { have, need } => {
-                let people = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
-                work.effects.push(Effect::Tell(
-                    request,
-                    Answer::Progress {
-                        have: people(have),
-                        need: people(need),
-                    },
-                ));
-                Ok(())
-            }
-            Verdict::Denied { .. } => self.close(work, request, Ended::Denied(Nothing {}), now).await,
-            Verdict::Expired => self.close(work, request, Ended::Expired(Nothing {}), now).await,
-            Verdict::Refused(_) => Ok(()),
-        }
     }
 
     async fn acknowledged(
@@ -362,47 +363,22 @@ impl Gate {
     ) -> Result<Digest, PartyError> {
         let asked_by = AskedBy {
             agent: by.parse().map_err(|_| PartyError::Lacks("a name to ask by"))?,
+            under: Vec::new(),
             user: None,
             conversation: None,
             platform: None,
         };
         let reason = Text::cut("");
-        self.request(work, Action::Roster(contents), asked_by, reason, ROSTER_EXPIRY)
-            .await
-    }
-
-    /// Signs and appends a request. Its nonce, position and quorum are the gate's, never the asker's.
-    pub(super) async fn request(
-        &mut self,
-        work: &mut Work,
-        action: Action,
-        asked_by: AskedBy,
-        reason: Text<{ approval::scalar::REASON_BYTES }>,
-        expires_ms: u64,
-    ) -> Result<Digest, PartyError> {
-        let created = self.clock.now();
-        let roster = self.party.replay.roster().ok_or(PartyError::Lacks("a roster"))?;
-        let class = match action {
-            Action::Command(_) => Class::Command,
-            Action::Roster(_) => Class::Roster,
+        let draft = self.draft(Action::Roster(contents), asked_by, reason, LIFE_MS)?;
+        let request = draft.request.digest();
+        self.append(work, draft.request.signed()).await?;
+        let row = AskedRow {
+            request,
+            asynchronous: false,
+            number: None,
         };
-        let request = Request {
-            gate: self.party.gate,
-            incarnation: self.incarnation,
-            index: self.party.replay.size(),
-            nonce: Id16(random16()),
-            roster: roster.digest(),
-            class,
-            need: roster.quorum.of(class),
-            action,
-            asked_by,
-            reason,
-            created,
-            expires: created.plus_millis(expires_ms),
-        };
-        let request = sign(&self.party.identity, request)?;
-        self.append(work, request.signed()).await?;
-        Ok(request.digest())
+        work.turn.tx.add_asked(&row, None, crate::clock::wall()).await?;
+        Ok(request)
     }
 
     /// Puts the next roster in force and the group in line with it, in this order: everybody learns the roster in the old epoch, then the
@@ -418,6 +394,14 @@ impl Gate {
         let next = contents.after(&before, basis, now).map_err(PartyError::Roster)?;
         let next = sign(&self.party.identity, next)?;
         let newcomers = self.newcomers(work, &next).await?;
+        if let Some(request) = basis
+            && let Some(open) = self.party.replay.request(&request)
+        {
+            let by = self.names(open.decisions().iter().map(|decision| decision.signer()));
+            let standing = standing_of_end(open.request(), None, &by, None);
+            self.keep_end(work, &standing, &request).await?;
+            work.effects.push(Effect::Over(request));
+        }
         self.append(work, next.signed()).await?;
         self.publish(work).await?;
 
@@ -479,7 +463,8 @@ impl Gate {
                 "the admins changed the roster"
             );
         }
-        // Decisions are judged by the roster in force: a changed one may leave less to wait for, or nobody to ask.
+        // Decisions are judged by the roster in force: a changed one may leave less to wait for, or more; its policy may forbid what was asked.
+        work.reconsider = true;
         Ok(())
     }
 }

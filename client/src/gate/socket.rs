@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufRead
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Event, GateError, Prepared, ask, pairing};
+use super::prepare::{How, prepare, prepare_again};
+use super::{Event, GateError, Prepared, pairing};
 use crate::link::LinkHandle;
 use crate::local::{Answer, Confirm, Fault, MAX_LINE, Question};
 
@@ -29,6 +30,8 @@ pub(super) struct Doors {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) link: LinkHandle,
     pub(super) seed: pairing::Seed,
+    /// The gate's home, which no command gets to see.
+    pub(super) hide: Arc<Path>,
 }
 
 /// Opens the socket, replacing one that a dead gate left: the home's lock says that there is no living one.
@@ -143,14 +146,28 @@ async fn talk(stream: UnixStream, doors: Doors, client: u64) {
                 () = confirming => {}
             }
         }
-        Question::Ask(asked) => match tokio::task::spawn_blocking(move || ask::prepare(*asked)).await {
-            Ok(Ok(asked)) => wait(&mut read, &doors, client, Prepared::Ask(Box::new(asked)), answers).await,
-            Ok(Err(answer)) => drop(answers.send(*answer).await),
-            Err(_) => {}
-        },
+        Question::Ask(_) | Question::Request(_) | Question::Explain(_) | Question::Redeem { .. } => {
+            let hide = Arc::clone(&doors.hide);
+            match tokio::task::spawn_blocking(move || bound(question, &hide)).await {
+                Ok(Ok(question)) => wait(&mut read, &doors, client, question, answers).await,
+                Ok(Err(answer)) => drop(answers.send(*answer).await),
+                Err(_) => {}
+            }
+        }
         other => wait(&mut read, &doors, client, Prepared::Other(Box::new(other)), answers).await,
     }
     let _ = writer.await;
+}
+
+/// Does what is slow: looks programs up, reads and hashes files.
+fn bound(question: Question, hide: &Path) -> Result<Prepared, Box<Answer>> {
+    Ok(match question {
+        Question::Ask(ask) => Prepared::Ask(Box::new(prepare(*ask, How::Waiting, hide)?)),
+        Question::Request(ask) => Prepared::Request(Box::new(prepare(*ask, How::Asynchronous, hide)?)),
+        Question::Explain(ask) => Prepared::Explain(Box::new(prepare(*ask, How::Asynchronous, hide)?)),
+        Question::Redeem { id, what } => Prepared::Redeem(Box::new(prepare_again(id, *what, hide)?)),
+        other => Prepared::Other(Box::new(other)),
+    })
 }
 
 /// Hands the question over and waits for the program to hang up or for the last answer.

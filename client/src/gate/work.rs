@@ -9,21 +9,28 @@ use tokio::sync::mpsc;
 use approval::checkpoint::Checkpoint;
 use approval::decide::Permit;
 use approval::message::Message;
-use approval::outcome::{Ended, Nothing, Outcome};
-use approval::{Digest, Signed, Time, sign};
+use approval::outcome::{Ended, Nothing};
+use approval::{Digest, Signed};
 use wire::envelope::Content;
 use wire::identity::PartyId;
 use wire::mailbox::CapabilityHash;
 
-use super::{Event, Gate, GateError, Prepared};
+use super::prepare::How;
+use super::{ClientId, Event, Gate, GateError, Prepared};
 use crate::link::LinkEvent;
-use crate::local::{Answer, Fault};
+use crate::local::{Answer, Fault, Woken};
 use crate::outbox;
 use crate::party::{PEER_BYTES, PEER_ENVELOPES, PartyError, Turn, keep_snapshot};
 use crate::store::{Outgoing, Peer, Post};
 
 /// Leaves of one `entries` message, in bytes: what a channel message holds, less its checkpoint and lengths.
 const ENTRIES_BYTES: usize = 62_000;
+
+/// How much a state of the replay may cite that is kept at every commit: some dozens of grants beside what is open. With more, reading a few entries again
+/// at a start is cheaper than writing all of it with each permit.
+const EVERY_COMMIT: usize = 512;
+/// Entries between two states that are kept, where they cite more than that.
+const BETWEEN: u64 = 256;
 
 /// A statement appended in this unit, with the tree as it was right after it.
 struct Appended {
@@ -40,8 +47,18 @@ pub(super) enum Effect {
     Tell(Digest, Answer),
     /// Say the last thing to whoever waits for a request.
     End(Digest, Answer),
-    /// Run what was permitted.
-    Run(Permit),
+    /// Say the last thing to one program that waits.
+    Hang(ClientId, mpsc::Sender<Answer>, Answer),
+    /// Run what was permitted, with what it is to read.
+    Run(Permit, Option<Vec<u8>>),
+    /// Wake whoever asked without waiting.
+    Wake(Digest, Woken),
+    /// Forget what was in memory about a request that is over without a last word.
+    Over(Digest),
+    /// What was told about a request doesn't hold any more: it may be told again.
+    Forget(Digest),
+    /// A program was told how a request is and waits no more.
+    Waited(ClientId),
     /// Begin to read our mailbox.
     Read,
     /// Let a device write to us.
@@ -57,6 +74,10 @@ pub(super) struct Work {
     pub(super) turn: Turn,
     appended: Vec<Appended>,
     pub(super) effects: Vec<Effect>,
+    /// Whether anything was appended.
+    pub(super) changed: bool,
+    /// Whether what changed may say something else about other requests that are open.
+    pub(super) reconsider: bool,
     acked: Option<u64>,
     posts: Vec<Post>,
 }
@@ -121,6 +142,8 @@ impl Gate {
                 Err(Failure::Party(error)) => {
                     tracing::error!(%error, events = batch.len(), "nothing was kept of a batch of events");
                     self.party.reload().await?;
+                    let replay = &self.party.replay;
+                    self.asked.retain(|request, _| replay.request(request).is_some());
                     return Ok(Err((batch, error)));
                 }
             }
@@ -139,7 +162,8 @@ impl Gate {
                 self.poison.insert(*sequence);
             }
             match event {
-                Event::Local { answers, .. } => {
+                Event::Local { client, answers, .. } => {
+                    self.forget_client(client);
                     let answer = Answer::Error {
                         kind: Fault::Broken,
                         message: format!("the gate can't keep its records: {error}"),
@@ -172,6 +196,8 @@ impl Gate {
             turn,
             appended: Vec::new(),
             effects: Vec::new(),
+            changed: false,
+            reconsider: false,
             acked: None,
             posts: Vec::new(),
         };
@@ -183,23 +209,30 @@ impl Gate {
                     question,
                     answers,
                 } => match question {
-                    Prepared::Ask(asked) => self.ask(&mut work, *client, asked, answers).await?,
+                    Prepared::Ask(asked) => self.ask(&mut work, *client, asked, How::Waiting, answers).await?,
+                    Prepared::Request(asked) => self.ask(&mut work, *client, asked, How::Asynchronous, answers).await?,
+                    Prepared::Explain(asked) => self.explain(&mut work, asked, answers)?,
+                    Prepared::Redeem(redeemed) => self.redeem(&mut work, *client, redeemed, answers).await?,
                     Prepared::Other(question) => self.question(&mut work, *client, question, answers).await?,
                 },
                 Event::Left(client) => self.left(&mut work, *client).await?,
                 Event::Ran { request, result } => self.ran(&mut work, *request, result).await?,
                 Event::Admit(admission) => self.admit(&mut work, admission).await?,
+                Event::Began => work.reconsider = true,
             }
         }
         if self.halted.is_none() {
             self.expire(&mut work).await?;
+            self.reconsider(&mut work).await?;
             self.withdraw_orphans(&mut work).await?;
         }
+        self.tell_waiters(&mut work).await?;
         self.publish(&mut work).await?;
         if self.connected {
             work.posts = outbox::take_due(&mut work.turn.tx, &self.party.pace).await?;
         }
-        if self.marked != Some(self.party.replay.size()) {
+        let kept = self.keeps_state();
+        if kept {
             keep_snapshot(&mut work.turn.tx, &self.party.replay).await?;
         }
         let Work {
@@ -210,8 +243,20 @@ impl Gate {
             ..
         } = work;
         turn.commit().await?;
+        if kept {
+            self.kept = self.party.replay.size();
+        }
         self.mark();
         Ok(Done { effects, acked, posts })
+    }
+
+    /// Whether the state of the replay is to be kept with this unit.
+    fn keeps_state(&self) -> bool {
+        let replay = &self.party.replay;
+        if self.marked == Some(replay.size()) {
+            return false;
+        }
+        replay.snapshot_weight() <= EVERY_COMMIT || replay.size().saturating_sub(self.kept) >= BETWEEN
     }
 
     /// Whether nothing happened but that the relay answered: a good part of all batches.
@@ -373,38 +418,7 @@ impl Gate {
             root: self.party.replay.root(),
         };
         work.appended.push(appended);
-        Ok(())
-    }
-
-    /// Closes a request that was never permitted.
-    pub(super) async fn close(
-        &mut self,
-        work: &mut Work,
-        request: Digest,
-        result: Ended,
-        now: Time,
-    ) -> Result<(), PartyError> {
-        let outcome = sign(
-            &self.party.identity,
-            Outcome {
-                request,
-                permit: None,
-                result: result.clone(),
-                time: now,
-            },
-        )?;
-        let (by, reason) = self.who_denied(&request);
-        self.append(work, outcome.signed()).await?;
-        self.forget_device(work, &request).await?;
-        work.effects.push(Effect::End(
-            request,
-            Answer::Ended {
-                id: request.to_string(),
-                result,
-                by,
-                reason,
-            },
-        ));
+        work.changed = true;
         Ok(())
     }
 
@@ -529,17 +543,37 @@ impl Gate {
             match effect {
                 Effect::Answer(to, answer) => drop(to.try_send(answer)),
                 Effect::Tell(request, answer) => {
-                    if let Some(asker) = self.askers.get(&request) {
-                        drop(asker.answers.try_send(answer));
+                    for asker in self.askers.get(&request).into_iter().flatten() {
+                        drop(asker.answers.try_send(answer.clone()));
                     }
                 }
                 Effect::End(request, answer) => {
-                    if let Some(asker) = self.askers.remove(&request) {
+                    self.asked.remove(&request);
+                    for asker in self.askers.remove(&request).into_iter().flatten() {
+                        let answer = answer.clone();
                         // Behind the output, which may fill the queue: the last word waits for its turn.
                         tokio::spawn(async move { drop(asker.answers.send(answer).await) });
                     }
                 }
-                Effect::Run(permit) => self.start(permit),
+                Effect::Hang(client, to, answer) => {
+                    self.forget_client(client);
+                    tokio::spawn(async move { drop(to.send(answer).await) });
+                }
+                Effect::Run(permit, stdin) => self.start(permit, stdin),
+                Effect::Wake(request, woken) => {
+                    let kept = self.asked.entry(request).or_default();
+                    // Told once for each thing that becomes of it.
+                    if kept.told.replace(woken.state) != Some(woken.state) {
+                        self.wake(&woken);
+                    }
+                }
+                Effect::Over(request) => drop(self.asked.remove(&request)),
+                Effect::Forget(request) => {
+                    if let Some(kept) = self.asked.get_mut(&request) {
+                        kept.told = None;
+                    }
+                }
+                Effect::Waited(client) => self.waiters.retain(|waiter| waiter.client != client),
                 Effect::Read => self.link.read().await,
                 Effect::Allow(hash) => self.link.allow(hash, PEER_ENVELOPES, PEER_BYTES).await,
                 Effect::Revoke(hash) => self.link.revoke(hash).await,
@@ -548,8 +582,18 @@ impl Gate {
         }
     }
 
+    /// A program that was told that nothing came of its question waits for nothing.
+    fn forget_client(&mut self, client: ClientId) {
+        self.waiters.retain(|waiter| waiter.client != client);
+        self.listeners.retain(|listener| listener.client != client);
+        self.askers.retain(|_, askers| {
+            askers.retain(|asker| asker.client != client);
+            !askers.is_empty()
+        });
+    }
+
     /// Who denied a request, and why, for whoever asked.
-    fn who_denied(&self, request: &Digest) -> (Vec<String>, Option<String>) {
+    pub(super) fn who_denied(&self, request: &Digest) -> (Vec<String>, Option<String>) {
         let (Some(open), Some(roster)) = (self.party.replay.request(request), self.party.replay.roster()) else {
             return (Vec::new(), None);
         };

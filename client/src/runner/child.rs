@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
+use super::cgroup::Group;
 use super::strays;
 
 /// A running process. Dropping it kills the process and its group.
@@ -44,12 +45,14 @@ impl Child {
     ///
     /// The kernel sends the death signal of a parent when the *thread* that started the child ends; a thread of the async runtime may end
     /// while the gate lives, and would take the command with it.
-    pub(super) async fn spawn(command: Command) -> io::Result<Self> {
+    ///
+    /// The group that it enters goes when it is reaped.
+    pub(super) async fn spawn(command: Command, group: Option<Group>) -> io::Result<Self> {
         let (started, starting) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("command".to_owned())
-            .spawn(move || nurse(command, started, ending))?;
+            .spawn(move || nurse(command, group, started, ending))?;
         let process = starting
             .await
             .unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
@@ -75,6 +78,7 @@ impl Drop for Child {
 
 fn nurse(
     mut command: Command,
+    group: Option<Group>,
     started: oneshot::Sender<io::Result<Arc<Process>>>,
     ending: oneshot::Sender<ExitStatus>,
 ) {
@@ -111,6 +115,7 @@ fn nurse(
         *reaped = true;
         child.wait()
     });
+    drop(group);
     if let Ok(status) = status {
         let _ = ending.send(status);
     }
