@@ -16,7 +16,7 @@ use approval::roster::Role;
 use approval::scalar::ByteString;
 use countersign::gate::{Init, init};
 use countersign::home::Home;
-use countersign::local::{Answer, Ask, Confirm, Question};
+use countersign::local::{Answer, Ask, AskCommand, Confirm, Question, What};
 use countersign::member::{Begun, Member, Notice};
 use countersign_tests::program::program;
 use serde::Serialize;
@@ -178,6 +178,8 @@ async fn approve_all(folder: &Path, warm: usize, each: usize) -> Result<Vec<Roun
         Init {
             relay: url,
             name: "bench-gate".to_owned(),
+            policy: None,
+            unenrolled: approval::roster::Unenrolled::Refuse,
         },
     )
     .await?
@@ -269,18 +271,17 @@ async fn ask(socket: &Path) -> Result<(Duration, Duration)> {
     let bytes = |text: &str| ByteString::new(text.as_bytes());
     let directory = PathBuf::from("/");
     let ask = Ask {
-        argv: vec![bytes("/bin/true")?],
-        directory: ByteString::new(directory.as_os_str().as_bytes())?,
-        env: Vec::new(),
         reason: "the bench asks".to_owned(),
         agent: Some("bench".to_owned()),
-        user: None,
-        conversation: None,
-        platform: None,
-        wall_ms: None,
-        output_bytes: None,
-        expires_ms: None,
-        ticket: None,
+        ..Ask::of(What::Command(AskCommand {
+            argv: vec![bytes("/bin/true")?],
+            directory: ByteString::new(directory.as_os_str().as_bytes())?,
+            env: Vec::new(),
+            stdin: None,
+            wall_ms: None,
+            output_bytes: None,
+            memory_bytes: None,
+        }))
     };
     let began = Instant::now();
     let mut connection = Connection::open(socket, &Question::Ask(Box::new(ask))).await?;

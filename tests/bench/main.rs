@@ -1,8 +1,8 @@
 //! What an approval and an audit cost, beside the cryptography that they can't do without, measured in the same run:
 //!
-//!     cargo run --release -p countersign-tests --bin bench -- [approval|audit|open|all] [--json] [--svg FILE] [--quick]
+//!     cargo run --release -p countersign-tests --bin bench -- [approval|audit|open|permit|all] [--json] [--svg FILE] [--quick]
 //!
-//! The programs measured are the real ones, as processes of their own. Not here: judging the numbers; that a machine was busy
+//! The programs measured are the real ones, as processes of their own, but for `permit`. Not here: judging the numbers (but for `permit`, which has bounds); that a machine was busy
 //! shows in the spread between rounds.
 
 mod approval;
@@ -11,6 +11,7 @@ mod figures;
 mod floor;
 mod machine;
 mod open;
+mod permit;
 mod transcript;
 
 use std::path::PathBuf;
@@ -35,15 +36,18 @@ impl Wish {
                 "--json" => wish.json = true,
                 "--quick" => wish.quick = true,
                 "--svg" => wish.svg = Some(arguments.next().context("--svg takes a file")?.into()),
-                "approval" | "audit" | "open" => wish.what.push(argument),
-                "all" => wish.what.extend(["approval", "audit", "open"].map(str::to_owned)),
-                _ => bail!("usage: bench [approval|audit|open|all] [--json] [--svg FILE] [--quick]"),
+                "approval" | "audit" | "open" | "permit" => wish.what.push(argument),
+                "all" => wish
+                    .what
+                    .extend(["approval", "audit", "open", "permit"].map(str::to_owned)),
+                _ => bail!("usage: bench [approval|audit|open|permit|all] [--json] [--svg FILE] [--quick]"),
             }
         }
         if wish.what.is_empty() {
             wish.what.push("approval".to_owned());
             wish.what.push("audit".to_owned());
             wish.what.push("open".to_owned());
+            wish.what.push("permit".to_owned());
         }
         Ok(wish)
     }
@@ -59,6 +63,7 @@ fn main() -> Result<()> {
         match what.as_str() {
             "approval" => approval::measure(&mut sheet, wish.quick)?,
             "audit" => audit::measure(&mut sheet, wish.quick)?,
+            "permit" => permit::measure(&mut sheet, wish.quick)?,
             _ => open::measure(&mut sheet, wish.quick)?,
         }
     }

@@ -61,6 +61,8 @@ async fn open(folder: &Path, size: u64) -> Result<(Duration, Vec<Duration>, Dura
         Init {
             relay: "ws://127.0.0.1:1".to_owned(),
             name: "bench-gate".to_owned(),
+            policy: None,
+            unenrolled: approval::roster::Unenrolled::Refuse,
         },
     )
     .await?;

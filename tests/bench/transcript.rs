@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use approval::action::{Action, Command, Executable, Limits, Stdin};
+use approval::action::{Action, Bound, Command, Directory, Inode, Limits, Stdin};
 use approval::change::Change;
 use approval::checkpoint::Checkpoint;
 use approval::decide::{Verdict, decide};
@@ -17,6 +17,7 @@ use approval::outcome::{Ended, Exit, Outcome, Ran, Stream};
 use approval::request::{AskedBy, Class, Request};
 use approval::roster::{Quorum, Role, Roster};
 use approval::scalar::{ByteString, LeafKey};
+use approval::standing::Standing;
 use approval::statement::Payload;
 use approval::transcript::Log;
 use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
@@ -146,6 +147,8 @@ impl<'a> Author<'a> {
                 party: admin.party(),
                 request: request.digest(),
                 verdict: Answer::Approve,
+                number: None,
+                grant: None,
                 reason: Text::default(),
                 time: time(self.now)?,
                 checkpoint: self.checkpoint().as_str().to_owned(),
@@ -157,10 +160,11 @@ impl<'a> Author<'a> {
         if entries < 4 {
             return Ok(());
         }
-        let Verdict::Open(permit) = decide(&request, &decisions, &self.roster, time(self.now)?) else {
+        let now = time(self.now)?;
+        let Verdict::Open(permit) = decide(&request, &decisions, &Standing::default(), &self.roster, now) else {
             bail!("not open")
         };
-        let permit = sign(self.gate, permit.statement(time(self.now)?))?;
+        let permit = sign(self.gate, permit.statement(Vec::new(), now))?;
         self.append(&permit, "permit", each)?;
         if entries < CYCLE {
             return Ok(());
@@ -205,9 +209,14 @@ impl<'a> Author<'a> {
         let bytes = |text: &str| ByteString::new(text.as_bytes());
         let mut nonce = [0; 16];
         nonce[8..].copy_from_slice(&index.to_be_bytes());
+        let inode = Inode {
+            device: 0xfd01,
+            number: 0x1a2b,
+        };
         let command = Command {
-            executable: Executable {
+            executable: Bound {
                 path: bytes("/usr/bin/git")?,
+                inode,
                 sha256: Digest::of(b"git"),
             },
             argv: ["git", "push", "origin", &format!("v1.{index}")]
@@ -218,13 +227,20 @@ impl<'a> Author<'a> {
                 (bytes("LANG")?, bytes("C.UTF-8")?),
                 (bytes("PATH")?, bytes("/usr/local/bin:/usr/bin:/bin")?),
             ],
-            directory: bytes("/srv/site")?,
+            directory: Directory {
+                path: bytes("/srv/site")?,
+                inode,
+            },
+            interpreter: None,
+            operands: Vec::new(),
             stdin: Stdin::None,
             limits: Limits {
                 wall_ms: 30_000,
                 output_bytes: 1 << 26,
+                memory_bytes: 0,
             },
             uid: 1000,
+            marks: Vec::new(),
         };
         Ok(Request {
             gate: self.gate.party(),
@@ -233,10 +249,15 @@ impl<'a> Author<'a> {
             nonce: Id16(nonce),
             roster: self.roster.digest(),
             class: Class::Command,
+            risk: None,
             need: self.roster.quorum.of(Class::Command),
+            veto: true,
+            four_eyes: false,
+            matching: None,
             action: Action::Command(command),
             asked_by: AskedBy {
                 agent: "builder".parse()?,
+                under: Vec::new(),
                 user: Some(Text::new("Maria")?),
                 conversation: None,
                 platform: None,

@@ -70,7 +70,7 @@ fn an_auditor_checks_reads_and_cuts_out() {
         like(
             proven.text(),
             &format!(
-                "holds: request {id}\n  gate        …\n  entry       #2 of 9\n  result      ran, exit code 0\n  root        …\n  …\n"
+                "holds: request {id}\n  gate        …\n  entry       #2 of 9\n  result      ran, exit code 0\n  permitted   approved by alice\n  root        …\n  …\n"
             )
         ),
         "{}",

@@ -110,13 +110,19 @@ fn an_id_that_means_nothing_or_too_much_is_said() {
             "an id needs at least 4 hex digits",
             hint,
         );
-        fails(
-            &site.at("alice", &[verb, "\u{1b}[2J"]),
-            4,
-            "no open request \\u{1b}[2J",
-            hint,
-        );
     }
+    fails(
+        &site.at("alice", &["approve", "\u{1b}[2J"]),
+        2,
+        "`\\u{1b}[2J` is neither an id nor an answer; nothing was answered",
+        "give ids in hex digits and then once, always, always same, or deny and why",
+    );
+    fails(
+        &site.at("alice", &["deny", "\u{1b}[2J"]),
+        4,
+        "no open request \\u{1b}[2J",
+        hint,
+    );
     let lists = "`countersign inbox --all` lists them";
     for home in ["alice", "gate"] {
         fails(&site.at(home, &["show", "abcdef"]), 1, "no open request abcdef", lists);
@@ -324,13 +330,13 @@ fn a_mistyped_command_is_said() {
         ),
         (
             &["approve"],
-            "the following required arguments were not provided:\n  <ID>",
+            "the following required arguments were not provided:\n  <ID>...",
             "see `countersign approve --help`",
         ),
         (
-            &["--json", "--home", "x", "deny", "a", "b"],
+            &["--json", "--home", "x", "revoke", "a", "b"],
             "unexpected argument 'b' found",
-            "see `countersign deny --help`",
+            "see `countersign revoke --help`",
         ),
         (
             &["demo", "--admins", "9"],

@@ -98,9 +98,10 @@ fn everything_that_is_read_can_be_read_by_programs() {
         );
         let shown = objects(site.at(home, &["--json", "show", &id]).text());
         assert_eq!(
-            (&shown[0]["id"], &shown[1]["ended"]),
+            (&shown[0]["id"], &shown[2]["ended"]),
             (&id.clone().into(), &over["ended"])
         );
+        assert!(shown[1]["permitted"]["decisions"].is_array(), "{shown:?}");
     }
 
     let file = site.export();

@@ -119,9 +119,9 @@ pub fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).position(|window| window == needle)
 }
 
-/// The text without carriage returns and colours.
+/// The text without carriage returns, bells and colours.
 pub fn plain(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes).replace('\r', "");
+    let text = String::from_utf8_lossy(bytes).replace(['\r', '\u{7}'], "");
     let mut pieces = text.split("\x1b[");
     let mut plain = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

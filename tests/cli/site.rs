@@ -153,8 +153,19 @@ pub struct Site {
 }
 
 impl Site {
-    /// A relay and a gate that serves; nobody is enrolled.
+    /// A relay and a gate that serves and asks everything; nobody is enrolled.
     pub fn new() -> Self {
+        Self::initialised("none")
+    }
+
+    /// The same with a policy.
+    pub fn under(policy: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), policy).unwrap();
+        Self::initialised(file.path().to_str().unwrap())
+    }
+
+    fn initialised(policy: &str) -> Self {
         let folder = TempDir::with_prefix("countersign-terminal-").unwrap();
         let store = folder.path().join("relay.db");
         let relay = Process::start(
@@ -172,8 +183,17 @@ impl Site {
         };
         let url = site.url.clone();
         assert_eq!(
-            site.gate(&["gate", "init", "--name", "build-host", "--relay", &url])
-                .code,
+            site.gate(&[
+                "gate",
+                "init",
+                "--name",
+                "build-host",
+                "--relay",
+                &url,
+                "--policy",
+                policy
+            ])
+            .code,
             0
         );
         site.serve();

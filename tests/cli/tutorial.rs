@@ -17,6 +17,9 @@ const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
 /// The relay's address on the page; here it is another one, so that a relay that runs already is left alone.
 const ADDRESS: &str = "127.0.0.1:7447";
 
+/// The gate's HTTP door on the page; another one too.
+const DOOR: &str = "127.0.0.1:7448";
+
 /// One line of the tutorial.
 #[derive(Debug)]
 enum Line {
@@ -206,21 +209,20 @@ fn shape(text: &str, shape: &str) -> Option<usize> {
 struct Room {
     folder: TempDir,
     address: String,
+    door: String,
     screens: HashMap<String, Screen>,
     examples: Examples,
 }
 
 impl Room {
     fn new() -> Self {
-        // A port that is free now; the page's own may be taken.
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        // Ports that are free now; the page's own may be taken.
+        let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let [relay, door] = [free(), free()].map(|listener| listener.local_addr().unwrap().to_string());
         Self {
             folder: TempDir::with_prefix("countersign-readme-").unwrap(),
-            address: format!("127.0.0.1:{port}"),
+            address: relay,
+            door,
             screens: HashMap::new(),
             examples: Examples::default(),
         }
@@ -254,7 +256,7 @@ impl Room {
         }
         let prompt = format!("{name}$ ");
         self.expect(name, &prompt, false);
-        let command = self.examples.command(command);
+        let command = self.examples.command(command).replace(DOOR, &self.door);
         self.screens.get_mut(name).unwrap().types(&command);
         let echoed = format!("{prompt}{command}\n");
         self.screen(name)
@@ -269,7 +271,7 @@ impl Room {
 
     /// The next thing shown is this: a whole line, or what a person is to type after.
     fn expect(&mut self, name: &str, shown: &str, whole: bool) {
-        let shown = shown.replace(ADDRESS, &self.address);
+        let shown = shown.replace(ADDRESS, &self.address).replace(DOOR, &self.door);
         let examples = &mut self.examples;
         let screen = self.screens.get_mut(name).unwrap();
         let same = screen.reads(|text| match text.split_once('\n') {
@@ -292,7 +294,7 @@ impl Room {
 
     /// Skips lines until this one.
     fn skip_to(&mut self, name: &str, shown: &str) {
-        let shown = shown.replace(ADDRESS, &self.address);
+        let shown = shown.replace(ADDRESS, &self.address).replace(DOOR, &self.door);
         loop {
             let examples = &mut self.examples;
             let screen = self.screens.get_mut(name).unwrap();
@@ -322,6 +324,8 @@ impl Room {
                 }
                 Line::On { terminal } => here.clone_from(terminal),
                 Line::Command { terminal, command } => {
+                    // What is left out is left out of one terminal.
+                    skip &= here == *terminal;
                     here.clone_from(terminal);
                     if skip {
                         self.skip_to(terminal, &format!("{terminal}$ "));
@@ -351,9 +355,14 @@ fn the_tutorial_works_word_for_word() {
     room.follow(&lines);
     let mut names: Vec<_> = room.screens.keys().cloned().collect();
     names.sort();
-    assert_eq!(names, ["admin", "agent", "auditor", "gate", "operator", "relay"]);
+    assert_eq!(
+        names,
+        [
+            "admin", "agent", "alice", "auditor", "events", "gate", "operator", "relay"
+        ]
+    );
     // What still runs ends as a person ends it.
-    for name in ["admin", "gate", "relay"] {
+    for name in ["events", "admin", "gate", "relay"] {
         room.screen(name).interrupts();
         room.screen(name).shows(&format!("{name}$ "));
     }

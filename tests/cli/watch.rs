@@ -11,15 +11,15 @@ fn whoever_watches_is_told_that_another_was_faster() {
     alice.prompts("[q]uit: ");
     bob.prompts("[q]uit: ");
     bob.types("y");
-    bob.complains("approve? [y]es, [n]o REASON, [s]kip, [q]uit: signed: approve");
+    bob.complains("approve? [y]es, always, [n]o REASON, [s]kip, [q]uit: signed: approve");
     assert_eq!(asking.end().code, 0);
     alice.complains("answered by somebody else: nothing is left to do");
     alice.says(&format!("   7  decision bob approves {id}"));
-    alice.says(&format!("   8  permit   for {id} by 1 approval"));
+    alice.says(&format!("   8  permit   for {id}, approved by bob"));
     // Alice goes on with the next one, and ends when she wants to.
     let said = site.answered(&mut alice, "maybe", &["--expires", "2", "--", "true"]);
     assert_eq!(said.code, 126);
-    alice.prompts("y to approve, n REASON to deny, s to skip, q to quit: ");
+    alice.prompts("`maybe` is no answer: say yes (this once), always, no and why, skip, or quit\n");
     alice.types("q");
     assert_eq!(alice.end().code, 0);
 }

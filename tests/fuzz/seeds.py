@@ -114,9 +114,15 @@ def statements():
         kind, payload = payload_of(vector)
         if kind in ("decision", "request"):
             seed(kind, f"decided_{number:02}", payload)
-    for kind in ("device", "roster", "request", "decision", "permit", "outcome"):
+    for kind in ("device", "roster", "request", "decision", "permit", "outcome", "grant", "revocation", "policy"):
         for name, payload in {"empty": "", "null": "null", "array": "[1]", "nested": "[" * 300}.items():
             seed(kind, name, payload)
+
+
+def policies():
+    policies = vectors("approval/policies.json")
+    for vector in policies["good"] + policies["bad"]:
+        seed("policy", vector["name"], vector["input"])
 
 
 def messages():
@@ -229,6 +235,7 @@ def transcripts():
 COMMAND = """command
   executable  /usr/bin/git
   sha256      f1a80fd2a4b9d1b11d2ff60a5b6e0bd8b4d5e0d4ab0d4f9b2b3d2a3f7b1f6c01
+  inode       fd01:1a2b
   argv[0]     git
   argv[1]     (empty)
   argv[2]     \\u{28}empty)
@@ -236,10 +243,20 @@ COMMAND = """command
   env         A=
   env         LANG\\u{3d}=C.UTF-8
   directory   /srv/site
+  inode       fd01:2
   stdin       none
-  limits      wall 30000 ms, output 1048576 bytes
+  limits      wall 30000 ms, output 1048576 bytes, memory 0 bytes
   user        uid 1000
 """
+HASH = "ab" * 32
+SCRIPT = (
+    COMMAND.replace("  argv[0]", f"  interpreter /usr/my\\u{{20}}bin/sh sha256 {HASH} inode fd01:3\n  argv[0]")
+    .replace("none", f"sha256 {HASH}, 4 bytes")
+    .replace("  limits", f"  operand     argv[2] /srv/site/x sha256 {HASH} inode fd01:4\n  limits")
+    + "  mark        runner\n  mark        writable\n"
+)
+TOOL = f"tool call\n  server      files\n  tool        (empty)\n  schema      {HASH}\n  arguments   {{}}\n"
+SECRET = "use of a secret\n  name        token\n  host        a.example\n  method      GET\n  path        /\\u{20}\n"
 
 
 def shown():
@@ -249,13 +266,23 @@ def shown():
     alice = device(party(2), "phone", leaf, "cd" * 32)
     change = (
         f"roster change\n  gate        {gate}\n  person      alice admin\n  device        {alice}\n"
-        "  person      dora auditor\n  quorum      command 2, roster 3\n  relay       wss://relay.example.org\n"
+        "  person      dora auditor\n  quorum      command 2, roster 3\n  policy      none\n  relay       wss://relay.example.org\n"
     )
     bare = COMMAND.replace("  env         A=\n", "").replace("LANG\\u{3d}=C.UTF-8", "(empty)")
     for name, text in {
         "command": COMMAND,
         "command_without_environment": bare,
         "roster": change,
+        "roster_with_a_policy": change.replace("policy      none", "policy[0]   # a\n  policy[1]   (empty)"),
+        "roster_with_policy_lines_out_of_order": change.replace("policy      none", "policy[1]   # a"),
+        "script": SCRIPT,
+        "script_with_an_unknown_mark": SCRIPT.replace("runner", "walker"),
+        "script_with_an_inode_in_upper_case": SCRIPT.replace("fd01:3", "FD01:3"),
+        "script_with_a_raw_space": SCRIPT.replace("\\u{20}bin", " bin"),
+        "tool": TOOL,
+        "tool_without_a_schema": TOOL.replace("schema", "scheme"),
+        "secret": SECRET,
+        "secret_in_upper_case": SECRET.replace("token", "Token"),
         "command_with_a_line_more": COMMAND + "  user        uid 0\n",
         "command_without_its_last_line_feed": COMMAND[:-1],
         "command_with_arguments_out_of_order": COMMAND.replace("argv[1]", "argv[2]"),
@@ -271,7 +298,8 @@ def shown():
     }.items():
         seed("rendered", name, text)
 
-    numbers = b"\3\2" + (30000).to_bytes(8, "big") + (1 << 20).to_bytes(8, "big") + (1000).to_bytes(4, "big")
+    limits = (30000).to_bytes(8, "big") + (1 << 20).to_bytes(8, "big") + bytes(4)
+    numbers = b"\3\2\0\xfd\1\x1a\x2b" + limits + (1000).to_bytes(4, "big") + b"\0"
     strings = {
         "plain": b"git\0push\0--tags\0LANG\0C.UTF-8\0PATH\0/usr/bin\0/usr/bin/git\0/srv/site",
         "said_to_be_empty": b"(empty)\0\0(empty)\0(empty)\0(empty)\0\0\0(empty)\0(empty)",
@@ -286,7 +314,7 @@ def shown():
         seed("rendering", name, numbers + bytes_)
         seed("escaping", name, bytes_.replace(b"\0", b"\n"))
     seed("rendering", "nothing", b"")
-    seed("rendering", "every_number_at_its_largest", b"\5\0" + b"\xff" * 20 + strings["plain"])
+    seed("rendering", "every_number_at_its_largest", b"\5\0" + b"\xff" * 30 + strings["plain"])
     seed("escaping", "nothing", b"")
     seed("escaping", "empty", "(empty)")
     seed("escaping", "longer_than_a_line", "\u4e2d\u6587 words " * 40)
@@ -320,12 +348,27 @@ def shown():
 
 
 def questions():
-    ask = {"argv": ["git", "push", {"base64": "//4="}], "directory": "/srv/site", "env": [["LANG", "C.UTF-8"]]}
-    more = {"reason": "the tests are green", "agent": "butler", "user": "Erin \u202e", "wall_ms": 30000}
+    command = {"argv": ["git", "push", {"base64": "//4="}], "directory": "/srv/site", "env": [["LANG", "C.UTF-8"]]}
+    limits = {"stdin": "eWVzCg==", "wall_ms": 30000, "output_bytes": 2, "memory_bytes": 0}
+    tool = {"server": "files", "tool": "read", "schema": HASH, "arguments": "{}"}
+    secret = {"name": "token", "host": "a.example", "method": "GET", "path": "/"}
+    ask = {"what": {"command": command}}
+    who = {"agent": "butler/maid", "under": ["chief"], "user": "Erin \u202e", "conversation": "#ops", "platform": "matrix"}
+    more = who | {"reason": "the tests are green", "expires_ms": 1, "ticket": "ab" * 16}
     for name, question in {
         "ask": {"ask": ask},
-        "ask_with_everything": {"ask": ask | more | {"expires_ms": 1, "output_bytes": 2, "platform": "matrix"}},
+        "ask_with_everything": {"ask": {"what": {"command": command | limits}} | more},
+        "ask_for_a_tool": {"ask": {"what": {"tool": tool}}},
+        "ask_for_a_secret": {"ask": {"what": {"secret": secret}}},
+        "request": {"request": ask | more},
+        "explain": {"explain": ask | who},
         "attach": {"attach": {"id": "abcd"}},
+        "wait": {"wait": {"id": HASH, "timeout_ms": 0}},
+        "cancel": {"cancel": {"id": "abcd"}},
+        "redeem": {"redeem": {"id": HASH} | ask},
+        "events": {"events": {}},
+        "tools": {"tools": who | {"tools": [{"server": "files", "tool": "read"}, {"server": "", "tool": "/"}]}},
+        "grants": {"grants": {}},
         "invite": {"invite": {"person": "alice", "role": "admin", "minutes": 10, "quorum": None}},
         "invite_with_a_quorum": {
             "invite": {"person": "a", "role": "auditor", "minutes": 1, "quorum": {"command": 2, "roster": 2}}
@@ -333,14 +376,18 @@ def questions():
         "remove_person": {"propose": {"change": {"remove_person": "bob"}}},
         "remove_device": {"propose": {"change": {"remove_device": party(3)}}},
         "quorum": {"propose": {"change": {"quorum": {"command": 1, "roster": 2}}}},
+        "policy": {"propose": {"change": {"policy": "mode = \"deny\"\n"}}},
+        "no_policy": {"propose": {"change": {"policy": None}}},
         "status": {"status": {}},
         "two_questions": {"status": {}, "attach": {"id": "abcd"}},
         "unknown_question": {"approve": {"id": "abcd"}},
         "unknown_field": {"ask": ask | {"uid": 0}},
-        "zero_byte": {"ask": ask | {"argv": ["a\0b"]}},
-        "text_as_base64": {"ask": ask | {"argv": [{"base64": "Z2l0"}]}},
-        "negative_number": {"ask": ask | {"wall_ms": -1}},
-        "argv_as_one_text": {"ask": ask | {"argv": "git push"}},
+        "zero_byte": {"ask": {"what": {"command": command | {"argv": ["a\0b"]}}}},
+        "text_as_base64": {"ask": {"what": {"command": command | {"argv": [{"base64": "Z2l0"}]}}}},
+        "negative_number": {"ask": {"what": {"command": command | {"wall_ms": -1}}}},
+        "argv_as_one_text": {"ask": {"what": {"command": command | {"argv": "git push"}}}},
+        "two_actions": {"ask": {"what": {"command": command, "tool": tool}}},
+        "arguments_as_object": {"ask": {"what": {"tool": tool | {"arguments": {}}}}},
     }.items():
         seed("question", name, json.dumps(question, ensure_ascii=False))
     seed("question", "empty", "")
@@ -348,5 +395,5 @@ def questions():
     seed("question", "two_lines", '{"status":{}}\n{"status":{}}')
 
 
-for make in (frames, logins, keys, envelopes, statements, messages, pairings, checkpoints, transcripts, shown, questions):
+for make in (frames, logins, keys, envelopes, statements, policies, messages, pairings, checkpoints, transcripts, shown, questions):
     make()

@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 use approval::Signed;
 use approval::checkpoint::Checkpoint;
 use approval::decision::Answer;
-use approval::outcome::{Ended, Nothing};
+use approval::outcome::{Ended, Forbidden, Nothing};
+use approval::roster::Unenrolled;
 use approval::statement::sign;
 use approval::transcript::Log;
 use base64::Engine as _;
@@ -13,8 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use wire::identity::Identity;
 
-use crate::compare;
-use crate::transcript::{World, command, ran};
+use crate::seasons::{granted, ran, ruled, season, unenrolled};
+use crate::transcript::{World, call, command, run};
+use crate::{compare, some};
 
 /// What is put in place of a value: other types, other spellings of the same, the edges of the bounds.
 const VALUES: [&str; 24] = [
@@ -43,6 +45,9 @@ const VALUES: [&str; 24] = [
     r#"{"base64":"Lw=="}"#,
     r#"{"base64":"L/8="}"#,
 ];
+
+/// How many mutants of one payload, or orders of one transcript, are tried where not all are.
+const MUTANTS: usize = 600;
 
 /// Where the tokens of a JSON text are, with whether each is the name of a field.
 fn tokens(text: &str) -> Vec<(usize, usize, bool)> {
@@ -75,7 +80,7 @@ fn tokens(text: &str) -> Vec<(usize, usize, bool)> {
 }
 
 /// Every payload that differs from this one in one token, or in white space, with a name for people.
-fn mutants(payload: &str) -> Vec<(String, String)> {
+pub(crate) fn mutants(payload: &str) -> Vec<(String, String)> {
     let mut all = vec![
         ("white space around".to_owned(), format!(" {payload}\n")),
         ("byte order mark".to_owned(), format!("\u{feff}{payload}")),
@@ -102,7 +107,7 @@ fn mutants(payload: &str) -> Vec<(String, String)> {
 }
 
 /// Signs anything as anything.
-fn dsse(by: &Identity, kind: &str, payload: &str) -> Result<Signed> {
+pub(crate) fn dsse(by: &Identity, kind: &str, payload: &str) -> Result<Signed> {
     let kind = format!("application/vnd.countersign.{kind}+json");
     let signature = by.sign(format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len()).as_bytes());
     let (payload, signature) = (STANDARD.encode(payload), STANDARD.encode(signature));
@@ -111,7 +116,7 @@ fn dsse(by: &Identity, kind: &str, payload: &str) -> Result<Signed> {
     Ok(Signed::parse(text.as_bytes())?)
 }
 
-fn payload_of(statement: &Signed) -> Result<String> {
+pub(crate) fn payload_of(statement: &Signed) -> Result<String> {
     let (_, rest) = statement.as_str().split_once(r#""payload":""#).context("no payload")?;
     let (payload, _) = rest.split_once('"').context("no payload")?;
     Ok(String::from_utf8(STANDARD.decode(payload)?)?)
@@ -144,7 +149,7 @@ fn compare_mutants(world: &World, by: &Identity, kind: &str) -> Result<()> {
     let (last, before) = world.entries.split_last().context("no entry")?;
     let payload = payload_of(last)?;
     let mut files = vec![("the honest one".to_owned(), export(&world.cast.gate, &world.entries))];
-    for (name, mutant) in mutants(&payload) {
+    for (name, mutant) in some(mutants(&payload), MUTANTS)? {
         let entries = [before, &[dsse(by, kind, &mutant)?]].concat();
         files.push((name, export(&world.cast.gate, &entries)));
     }
@@ -209,22 +214,140 @@ fn outcomes_without_a_permit() -> Result<()> {
 }
 
 #[test]
-fn everything_in_another_place() -> Result<()> {
-    let (world, _) = crate::transcript::season()?;
+fn grants() -> Result<()> {
+    let mut world = World::of_two()?;
+    granted(&mut world)?;
+    compare_mutants(&world, &world.cast.gate, "grant")
+}
+
+#[test]
+fn decisions_that_grant() -> Result<()> {
+    let mut world = World::of_two()?;
+    granted(&mut world)?;
+    world.entries.pop();
+    compare_mutants(&world, &world.cast.bob, "decision")
+}
+
+#[test]
+fn permits_by_a_grant() -> Result<()> {
+    let mut world = World::of_two()?;
+    granted(&mut world)?;
+    let again = world.ask(run(&["deploy", "staging"])?)?;
+    world.permit(&again)?;
+    compare_mutants(&world, &world.cast.gate, "permit")
+}
+
+#[test]
+fn revocations() -> Result<()> {
+    let mut world = World::of_two()?;
+    let (_, grant) = granted(&mut world)?;
+    world.revoke(grant)?;
+    compare_mutants(&world, &world.cast.bob, "revocation")
+}
+
+/// What a grant covers: each mutant is a request, and then a permit for it that rests on the grant.
+#[test]
+fn requests_like_what_was_granted() -> Result<()> {
+    let mut world = World::of_two()?;
+    let (_, grant) = granted(&mut world)?;
+    let before = world.entries.clone();
+    let request = world.ask(run(&["deploy", "staging"])?)?;
+    world.permit(&request)?;
+    let (Some(asked), Some(permit)) = (world.entries.get(before.len()), world.entries.last()) else {
+        anyhow::bail!("no request and no permit");
+    };
+    ensure!(
+        payload_of(permit)?.contains(&grant.to_string()),
+        "rests on something else"
+    );
+    let (gate, permit) = (&world.cast.gate, payload_of(permit)?);
     let mut files = Vec::new();
-    for at in 0..world.entries.len() {
-        let mut removed = world.entries.clone();
-        let entry = removed.remove(at);
-        for to in 0..removed.len() {
-            let mut moved = removed.clone();
-            moved.insert(to, entry.clone());
-            files.push((format!("entry {at} at {to}"), export(&world.cast.gate, &moved)));
-            let mut again = world.entries.clone();
-            again.insert(to, entry.clone());
-            files.push((format!("entry {at} again at {to}"), export(&world.cast.gate, &again)));
-        }
-        files.push((format!("without entry {at}"), export(&world.cast.gate, &removed)));
+    for (name, mutant) in some(mutants(&payload_of(asked)?), MUTANTS)? {
+        let asked = dsse(gate, "request", &mutant)?;
+        let permit = permit.replace(&request.digest().to_string(), &asked.digest().to_string());
+        let entries = [before.as_slice(), &[asked, dsse(gate, "permit", &permit)?]].concat();
+        files.push((name, export(gate, &entries)));
     }
+    ensure!(compare(&files)? > 3, "hardly anything is like it");
+    Ok(())
+}
+
+#[test]
+fn rosters_with_a_policy() -> Result<()> {
+    let world = World::of_two_under_policy()?;
+    compare_mutants(&world, &world.cast.gate, "roster")
+}
+
+#[test]
+fn requests_under_a_policy() -> Result<()> {
+    let mut world = World::of_two_under_policy()?;
+    world.ask(call()?)?;
+    compare_mutants(&world, &world.cast.gate, "request")
+}
+
+#[test]
+fn permits_by_a_rule() -> Result<()> {
+    let mut world = World::of_two_under_policy()?;
+    let list = world.ask(run(&["ls", "a.log"])?)?;
+    world.permit(&list)?;
+    compare_mutants(&world, &world.cast.gate, "permit")
+}
+
+#[test]
+fn outcomes_that_are_forbidden() -> Result<()> {
+    let mut world = World::of_two_under_policy()?;
+    let never = world.ask(run(&["rm", "x"])?)?;
+    world.end(&never, None, Ended::Forbidden(Forbidden { rule: Some(1) }))?;
+    compare_mutants(&world, &world.cast.gate, "outcome")
+}
+
+#[test]
+fn permits_without_an_admin() -> Result<()> {
+    let mut world = World::unenrolled(Unenrolled::Allow)?;
+    let asked = world.ask(command()?)?;
+    world.permit(&asked)?;
+    compare_mutants(&world, &world.cast.gate, "permit")
+}
+
+#[test]
+fn a_genesis_that_allows() -> Result<()> {
+    let world = World::unenrolled(Unenrolled::Allow)?;
+    compare_mutants(&world, &world.cast.gate, "roster")
+}
+
+#[test]
+fn everything_in_another_place() -> Result<()> {
+    in_another_place(&season()?.0)
+}
+
+#[test]
+fn everything_under_a_policy_in_another_place() -> Result<()> {
+    in_another_place(&ruled()?)
+}
+
+#[test]
+fn everything_without_an_admin_in_another_place() -> Result<()> {
+    in_another_place(&unenrolled()?)
+}
+
+fn in_another_place(world: &World) -> Result<()> {
+    let (entries, mut orders) = (&world.entries, Vec::new());
+    for (at, entry) in entries.iter().enumerate() {
+        let mut removed = entries.clone();
+        removed.remove(at);
+        orders.push((format!("without entry {at}"), removed.clone()));
+        for to in 0..removed.len() {
+            for (name, others) in [("", &removed), (" again", entries)] {
+                let mut moved = others.clone();
+                moved.insert(to, entry.clone());
+                orders.push((format!("entry {at}{name} at {to}"), moved));
+            }
+        }
+    }
+    let files = some(orders, MUTANTS)?
+        .into_iter()
+        .map(|(name, entries)| (name, export(&world.cast.gate, &entries)))
+        .collect::<Vec<_>>();
     compare(&files)?;
     Ok(())
 }

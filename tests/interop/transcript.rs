@@ -1,26 +1,30 @@
 //! A gate, its people and the transcript that they write, with new keys each time. Everything goes through the replay. Not
-//! here: the client's own gate, whose transcripts the stories give to the same verifier.
+//! here: what happens to them (`seasons`); the client's own gate, whose transcripts the stories give to the same verifier.
 
-use anyhow::{Context, Result};
-use approval::action::{Action, Command, Executable, Limits, Stdin};
+use anyhow::{Context, Result, bail};
+use approval::action::{Action, Bound, Command, Directory, Inode, Input, Limits, Mark, Operand, Stdin, ToolCall};
 use approval::checkpoint::Checkpoint;
 use approval::decide::Verdict;
 use approval::decision::{Answer, Decision};
 use approval::device::Device;
 use approval::export::ExportWriter;
-use approval::outcome::{Ended, Exit, Nothing, Outcome, Ran, Stream};
+use approval::grant::Terms;
+use approval::outcome::{Ended, Outcome};
+use approval::permit::Confined;
+use approval::policy::Policy;
 use approval::proof::Prover;
 use approval::replay::Replay;
-use approval::request::{AskedBy, Request};
-use approval::roster::{Quorum, Role, Roster, RosterContents};
+use approval::request::{AskedBy, Request, matching};
+use approval::revocation::Revocation;
+use approval::roster::{Quorum, Role, Roster, RosterContents, Unenrolled};
 use approval::scalar::LeafKey;
 use approval::statement::{Payload, sign};
 use approval::{ByteString, Digest, Id16, Signed, Text, Time, Verified};
 use rand_core::{OsRng, RngCore};
 use wire::identity::Identity;
 
-const BEGINNING: u64 = 1_800_000_000_000;
-const HOUR: u64 = 60 * 60 * 1000;
+pub(crate) const BEGINNING: u64 = 1_800_000_000_000;
+pub(crate) const HOUR: u64 = 60 * 60 * 1000;
 
 /// Who has a say, or at least a key.
 pub(crate) struct Cast {
@@ -37,7 +41,7 @@ pub(crate) struct World {
     now: u64,
 }
 
-fn certificate(identity: &Identity, name: &str) -> Result<Verified<Device>> {
+pub(crate) fn certificate(identity: &Identity, name: &str) -> Result<Verified<Device>> {
     let mut leaf = [0; 32];
     OsRng.fill_bytes(&mut leaf);
     let created = Time::from_millis(BEGINNING)?;
@@ -56,34 +60,122 @@ fn drawn() -> Id16 {
     Id16(id)
 }
 
+fn bytes(bytes: impl AsRef<[u8]>) -> Result<ByteString> {
+    Ok(ByteString::new(bytes.as_ref())?)
+}
+
+fn file(path: &str) -> Result<Bound> {
+    Ok(Bound {
+        path: bytes(path)?,
+        inode: Inode {
+            device: 0xfd01,
+            number: 0x1a2b,
+        },
+        sha256: Digest::of(path.as_bytes()),
+    })
+}
+
 /// A command whose every field has something that could be written in two ways.
 pub(crate) fn command() -> Result<Action> {
-    let bytes = |bytes: &[u8]| ByteString::new(bytes);
+    let Action::Command(plain) = run(&["deploy"])? else {
+        bail!("not a command");
+    };
     Ok(Action::Command(Command {
-        executable: Executable {
-            path: bytes(b"/usr/bin/deploy")?,
-            sha256: Digest::of(b"deploy"),
-        },
+        interpreter: Some(file("/usr/bin/py thon")?),
         argv: vec![
-            bytes(b"deploy")?,
-            bytes(b"")?,
-            bytes("na\u{ef}ve \u{202e}\"\\\n".as_bytes())?,
+            bytes("deploy")?,
+            bytes("")?,
+            bytes("na\u{ef}ve \u{202e}\"\\\n")?,
             bytes(b"\xff\xfe")?,
         ],
-        env: vec![(bytes(b"LANG")?, bytes(b"C.UTF-8")?), (bytes(b"\xff")?, bytes(b"=")?)],
-        directory: bytes(b"/srv/app")?,
+        env: vec![(bytes("LANG")?, bytes("C.UTF-8")?), (bytes(b"\xff")?, bytes("=")?)],
+        stdin: Stdin::Bytes(Input {
+            sha256: Digest::of(b"yes\n"),
+            bytes: 4,
+        }),
+        operands: vec![Operand {
+            argument: 2,
+            file: file("/srv/app/na\u{ef}ve")?,
+        }],
+        marks: vec![Mark::Odd, Mark::Runner],
+        ..plain
+    }))
+}
+
+/// A command that a rule may allow.
+pub(crate) fn run(argv: &[&str]) -> Result<Action> {
+    let program = argv.first().context("no program")?;
+    Ok(Action::Command(Command {
+        executable: file(&format!("/usr/bin/{program}"))?,
+        interpreter: None,
+        argv: argv.iter().map(bytes).collect::<Result<_>>()?,
+        env: vec![(bytes("PATH")?, bytes("/usr/local/bin:/usr/bin:/bin")?)],
+        directory: Directory {
+            path: bytes("/srv/app")?,
+            inode: Inode { device: 0, number: 2 },
+        },
         stdin: Stdin::None,
+        operands: Vec::new(),
         limits: Limits {
             wall_ms: 30_000,
             output_bytes: 1 << 20,
+            memory_bytes: 0,
         },
         uid: 1000,
+        marks: Vec::new(),
     }))
 }
+
+/// A call whose arguments are JSON that this protocol wouldn't write.
+pub(crate) fn call() -> Result<Action> {
+    Ok(Action::Tool(ToolCall {
+        server: Text::new("files")?,
+        tool: Text::new("write \u{202e}")?,
+        schema: Digest::of(b"schema"),
+        arguments: Text::new("{ \"a\": 1.50, \"b\": [null, \"\\u00e9\"] }")?,
+    }))
+}
+
+/// The number that is shown where something is asked.
+const NUMBER: &str = "042";
+
+/// Something for each rule of section 16.
+const POLICY: &str = r#"
+[[layer]]
+agent = "guest"
+mode = "deny"
+[class.careful]
+quorum = 2
+veto = false
+four_eyes = true
+number = true
+expires = "1h"
+[person.alice]
+users = ["matrix:alice"]
+[[rule]]
+effect = "allow"
+command = ["ls", { like = "*.log" }]
+agents = ["butler"]
+until = 2030-01-01T00:00:00+01:00
+uses = 2
+per = "1h"
+[[rule]]
+effect = "deny"
+command = ["rm", { rest = true }]
+[[rule]]
+effect = "ask"
+tool = "files/"
+class = "careful"
+"#;
 
 impl World {
     /// A gate without admins.
     pub(crate) fn new() -> Result<Self> {
+        Self::unenrolled(Unenrolled::Refuse)
+    }
+
+    /// A gate without admins that does this until it has one.
+    pub(crate) fn unenrolled(unenrolled: Unenrolled) -> Result<Self> {
         let [gate, alice, bob] = std::array::from_fn(|_| Identity::generate(&mut OsRng));
         let replay = Replay::new(Some(gate.party()));
         let cast = Cast { gate, alice, bob };
@@ -96,19 +188,24 @@ impl World {
         let relays = vec!["wss://relay.example".parse()?];
         let quorum = Quorum { command: 1, roster: 1 };
         let genesis = Roster::genesis(certificate(&world.cast.gate, "gate")?, quorum, relays, world.time()?);
-        world.say(|cast| &cast.gate, genesis)?;
+        world.say(|cast| &cast.gate, Roster { unenrolled, ..genesis })?;
         Ok(world)
     }
 
     /// With Alice as its only admin, so that tests of single entries are short.
     pub(crate) fn of_alice() -> Result<Self> {
         let mut world = Self::new()?;
+        world.enrol_alice()?;
+        Ok(world)
+    }
+
+    pub(crate) fn enrol_alice(&mut self) -> Result<()> {
+        let world = self;
         let next =
             world
                 .contents()?
                 .with_device("alice".parse()?, Role::Admin, certificate(&world.cast.alice, "phone")?)?;
-        world.change(next, None)?;
-        Ok(world)
+        world.change(next, None)
     }
 
     /// With Alice and Bob, who must both say yes.
@@ -124,6 +221,26 @@ impl World {
         world.permit(&request)?;
         world.change(RosterContents { quorum, ..next }, Some(request.digest()))?;
         Ok(world)
+    }
+
+    /// The same two under the policy.
+    pub(crate) fn of_two_under_policy() -> Result<Self> {
+        let mut world = Self::of_two()?;
+        let policy = Some(Policy::parse(POLICY)?);
+        let next = RosterContents {
+            policy,
+            ..world.contents()?
+        };
+        let request = world.ask(Action::Roster(next.clone()))?;
+        world.both(&request, Answer::Approve)?;
+        world.permit(&request)?;
+        world.change(next, Some(request.digest()))?;
+        Ok(world)
+    }
+
+    pub(crate) fn both(&mut self, request: &Verified<Request>, verdict: Answer) -> Result<()> {
+        self.decide(|cast| &cast.alice, request, verdict)?;
+        self.decide(|cast| &cast.bob, request, verdict)
     }
 
     pub(crate) fn time(&self) -> Result<Time> {
@@ -147,11 +264,11 @@ impl World {
         self.replay.roster().context("no genesis")
     }
 
-    fn contents(&self) -> Result<RosterContents> {
+    pub(crate) fn contents(&self) -> Result<RosterContents> {
         Ok(self.roster()?.contents())
     }
 
-    fn change(&mut self, contents: RosterContents, basis: Option<Digest>) -> Result<()> {
+    pub(crate) fn change(&mut self, contents: RosterContents, basis: Option<Digest>) -> Result<()> {
         let next = contents.after(self.roster()?, basis, self.time()?)?;
         self.say(|cast| &cast.gate, next)?;
         Ok(())
@@ -164,23 +281,36 @@ impl World {
 
     /// What the gate would ask next.
     pub(crate) fn question(&self, action: Action) -> Result<Request> {
-        let (roster, class) = (self.roster()?, action.class());
-        let words = Text::new("im Auftrag \u{1f980} \u{0} \u{7f}")?;
+        let asked_by = AskedBy {
+            agent: "butler".parse()?,
+            under: Vec::new(),
+            user: Some(Text::new("im Auftrag \u{1f980} \u{0} \u{7f}")?),
+            conversation: None,
+            platform: None,
+        };
+        self.question_of(action, asked_by)
+    }
+
+    pub(crate) fn question_of(&self, action: Action, asked_by: AskedBy) -> Result<Request> {
+        let terms = self
+            .replay
+            .terms_for(&action, &asked_by, self.time()?)
+            .context("no genesis")?;
+        let nonce = drawn();
         Ok(Request {
             gate: self.cast.gate.party(),
             incarnation: drawn(),
             index: self.replay.size(),
-            nonce: drawn(),
-            roster: roster.digest(),
-            class,
-            need: roster.quorum.of(class),
+            nonce,
+            roster: self.roster()?.digest(),
+            class: action.class(),
+            risk: terms.risk,
+            need: terms.need,
+            veto: terms.veto,
+            four_eyes: terms.four_eyes,
+            matching: terms.number.then(|| matching(&nonce, NUMBER)),
             action,
-            asked_by: AskedBy {
-                agent: "butler".parse()?,
-                user: Some(words),
-                conversation: None,
-                platform: None,
-            },
+            asked_by,
             reason: Text::new("the tests are green")?,
             created: self.time()?,
             expires: Time::from_millis(self.now + HOUR)?,
@@ -199,6 +329,8 @@ impl World {
             party,
             request: request.digest(),
             verdict,
+            number: (verdict == Answer::Approve && request.matching.is_some()).then(|| NUMBER.to_owned()),
+            grant: None,
             reason,
             time: self.time()?,
             checkpoint,
@@ -218,12 +350,48 @@ impl World {
 
     pub(crate) fn permit(&mut self, request: &Verified<Request>) -> Result<Digest> {
         let now = self.time()?;
-        let pending = self.replay.request(&request.digest()).context("not open")?;
-        let Verdict::Open(leave) = pending.decide(self.roster()?, now) else {
-            anyhow::bail!("not open");
+        let Some(Verdict::Open(leave)) = self.replay.decide(&request.digest(), now) else {
+            bail!("not open");
         };
-        let permit = leave.statement(now);
+        let permit = leave.statement(vec![Confined::Landlock, Confined::Cgroup], now);
         Ok(self.say(|cast| &cast.gate, permit)?.digest())
+    }
+
+    /// Asks for what is allowed without anybody, and has it done.
+    pub(crate) fn allowed(&mut self, action: Action, result: Ended) -> Result<Digest> {
+        let request = self.ask(action)?;
+        let permit = self.permit(&request)?;
+        self.end(&request, Some(permit), result)?;
+        Ok(request.digest())
+    }
+
+    /// Alice and Bob grant what is like this on these terms. The request is still open.
+    pub(crate) fn grant(&mut self, request: &Verified<Request>, terms: &Terms) -> Result<Digest> {
+        let both: [fn(&Cast) -> &Identity; 2] = [|cast| &cast.alice, |cast| &cast.bob];
+        for who in both {
+            let grant = Some(terms.clone());
+            let decision = Decision {
+                grant,
+                ..self.answer(who, request, Answer::Approve)?
+            };
+            self.say(who, decision)?;
+        }
+        let grant = self
+            .replay
+            .grantable(&request.digest(), self.time()?)
+            .context("not granted")?;
+        Ok(self.say(|cast| &cast.gate, grant)?.digest())
+    }
+
+    pub(crate) fn revoke(&mut self, grant: Digest) -> Result<()> {
+        let revocation = Revocation {
+            party: self.cast.bob.party(),
+            grant,
+            reason: Text::new("no more \u{202e}")?,
+            time: self.time()?,
+        };
+        self.say(|cast| &cast.bob, revocation)?;
+        Ok(())
     }
 
     pub(crate) fn end(&mut self, request: &Verified<Request>, permit: Option<Digest>, result: Ended) -> Result<()> {
@@ -255,51 +423,4 @@ impl World {
         }
         Ok(prover.finish(&self.checkpoint())?)
     }
-}
-
-/// What a command leaves behind.
-pub(crate) fn ran() -> Ended {
-    let stream = |text: &str| Stream {
-        sha256: Digest::of(text.as_bytes()),
-        bytes: text.len() as u64,
-    };
-    Ended::Ran(Ran {
-        exit: Exit::Code(-1),
-        stdout: stream("done\n"),
-        stderr: stream(""),
-        wall_ms: 1200,
-        stopped: None,
-    })
-}
-
-/// A transcript in which something of every kind happened; and the request that was approved across a change of roster.
-pub(crate) fn season() -> Result<(World, Digest)> {
-    let mut world = World::of_two()?;
-    let nothing = Nothing::default;
-    let approved = world.ask(command()?)?;
-    world.decide(|cast| &cast.alice, &approved, Answer::Approve)?;
-
-    let mut contents = world.contents()?;
-    let carol = Identity::generate(&mut OsRng);
-    contents = contents.with_device("carol".parse()?, Role::Auditor, certificate(&carol, "laptop")?)?;
-    let change = world.ask(Action::Roster(contents.clone()))?;
-    world.decide(|cast| &cast.bob, &change, Answer::Approve)?;
-    world.decide(|cast| &cast.alice, &change, Answer::Approve)?;
-    world.permit(&change)?;
-    world.change(contents, Some(change.digest()))?;
-
-    world.decide(|cast| &cast.bob, &approved, Answer::Approve)?;
-    let permit = world.permit(&approved)?;
-    world.end(&approved, Some(permit), ran())?;
-
-    let denied = world.ask(command()?)?;
-    world.decide(|cast| &cast.alice, &denied, Answer::Approve)?;
-    world.decide(|cast| &cast.bob, &denied, Answer::Deny)?;
-    world.end(&denied, None, Ended::Denied(nothing()))?;
-    let (withdrawn, expired) = (world.ask(command()?)?, world.ask(command()?)?);
-    world.end(&withdrawn, None, Ended::Withdrawn(nothing()))?;
-    world.wait(2 * HOUR);
-    world.end(&expired, None, Ended::Expired(nothing()))?;
-    world.ask(command()?)?;
-    Ok((world, approved.digest()))
 }

@@ -9,7 +9,11 @@ import re
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from verify import Wrong, decide, party_key, read_checkpoint, read_statement, verify_file, verify_strict
+import policy
+from keys import Wrong, party_key, read_checkpoint, read_json, verify_strict
+from rule import Standing, decide
+from statements import ACTION, read_statement
+from verify import verify_file
 
 
 def verdict_on(check, *arguments):
@@ -35,8 +39,44 @@ def decision_cases(file):
     statements = [read_statement(each) for each in vectors["statements"]]
     for case in vectors["cases"]:
         decisions = [statements[each] for each in case["decisions"]]
-        said = decide(statements[case["request"]], decisions, statements[case["roster"]], case["now"])
+        standing = Standing()
+        for given in case["standing"]["grants"]:
+            grant, givers = statements[given["grant"]], [statements[each]["signer"] for each in given["decisions"]]
+            standing.give(grant, statements[given["request"]], givers)
+            held = standing.grants[grant["digest"]]
+            held["used"], held["revoked"] = given["used"], given["revocation"] is not None
+        for used in case["standing"]["rules"]:
+            standing.rules.setdefault(used["rule"], []).extend(used["times"])
+        said = decide(statements[case["request"]], decisions, standing, statements[case["roster"]], case["now"])
         yield case["name"], case["expect"], said
+
+
+def count_uses(times, rule, since):
+    return sum(since is None or at > since for at in times.get(rule, []))
+
+
+def policy_cases(file):
+    vectors = json.loads(file.read_bytes())
+    for vector in vectors["good"] + vectors["bad"]:
+        try:
+            policy.read(vector["input"])
+        except policy.Refused as error:
+            said = "too_long" if str(error) == "too long" else "refused"
+        else:
+            said = "ok"
+        yield vector["name"], vector.get("expect", "ok"), said
+    for case in vectors["judgements"]:
+        action = ACTION(read_json(case["action"]))
+        times = {}
+        for used in case["used"]:
+            times.setdefault(used["rule"], []).extend(used["times"])
+        used = functools.partial(count_uses, times)
+        effect, rule, terms = policy.judge(case["policy"], action, case["asked_by"], case["now"], used)
+        yield case["name"], case["expect"], {"effect": {effect: rule}} | terms
+    for program in vectors["programs"]:
+        names = [program[each] and program[each].encode() for each in ("executable", "interpreter", "argv0")]
+        expected = {mark: program[mark] for mark in ("runner", "shell")}
+        yield program["executable"], expected, policy.marks_of_program(*names)
 
 
 def key_cases(file):
@@ -80,6 +120,7 @@ def file_case(file):
 CASES = {
     "approval/statements.json": statement_cases,
     "approval/decisions.json": decision_cases,
+    "approval/policies.json": policy_cases,
     "transcript/*.jsonl": file_case,
     "transcript/checkpoint-*.txt": checkpoint_case,
     "transcript/proof-*.json": file_case,

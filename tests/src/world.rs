@@ -7,6 +7,7 @@ pub mod copy;
 pub mod device;
 pub mod gate;
 pub mod hand;
+pub mod later;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,12 +23,13 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use wire::login::RelayName;
 
-pub use asking::{Asking, End, Inviting, Local, command};
+pub use asking::{Asking, End, Inviting, Local, command, line};
 pub use clock::Hands;
 pub use copy::Copy;
 pub use device::Device;
-pub use gate::Gate;
+pub use gate::{Gate, Wishes};
 pub use hand::{Does, Hand, Passing, Said};
+pub use later::Listening;
 
 /// How long any step may take. Far longer than it does: reaching it is a failure, and never how a story goes on.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,6 +71,11 @@ impl Drop for World {
 impl World {
     /// A gate that runs, and nobody enrolled.
     pub async fn new() -> Self {
+        Self::wished(Wishes::default()).await
+    }
+
+    /// The same with wishes.
+    pub async fn wished(wishes: Wishes) -> Self {
         // `COUNTERSIGN_LOG=countersign=debug` shows what gate and members say of it.
         if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG") {
             let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
@@ -96,6 +103,7 @@ impl World {
             folder.path().join("gate"),
             format!("ws://{}", hand.authority()),
             clock.clone(),
+            wishes,
         )
         .await;
         gate.starts().await.expect("the gate starts");
@@ -110,7 +118,21 @@ impl World {
 
     /// A world with these admins, one device each, of whom so many must approve a command (and a change of the roster).
     pub async fn with<const N: usize>(admins: [&str; N], quorum: u16) -> (Self, [Device; N]) {
-        let world = Self::new().await;
+        Self::wished_with(Wishes::default(), admins, quorum).await
+    }
+
+    /// The same under a policy.
+    pub async fn under<const N: usize>(policy: &'static str, admins: [&str; N], quorum: u16) -> (Self, [Device; N]) {
+        let wishes = Wishes {
+            policy: Some(policy),
+            ..Wishes::default()
+        };
+        Self::wished_with(wishes, admins, quorum).await
+    }
+
+    /// The same with wishes.
+    pub async fn wished_with<const N: usize>(wishes: Wishes, admins: [&str; N], quorum: u16) -> (Self, [Device; N]) {
+        let world = Self::wished(wishes).await;
         let mut devices: Vec<Device> = Vec::new();
         for (index, name) in admins.into_iter().enumerate() {
             let quorum = (index + 1 == N && quorum > 1).then_some(Quorum {

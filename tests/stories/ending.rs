@@ -128,14 +128,14 @@ async fn an_admin_who_was_away_learns_how_it_ended() {
 }
 
 #[tokio::test]
-async fn the_sixty_fifth_at_once_is_turned_away() {
+async fn one_more_than_agents_may_have_open_is_turned_away() {
     let (world, [alice]) = World::with(["alice"], 1).await;
     let mut asked = Vec::new();
-    for number in 0..64 {
+    for number in 0..countersign::gate::Attention::default().all {
         asked.push(world.asks_to_tally(&number.to_string()).await);
     }
     let (kind, why) = world.is_turned_away(&["sh", "-c", &world.tallying("never")]).await;
-    assert_eq!(kind, Fault::Refused);
+    assert_eq!(kind, Fault::TooMuch);
     assert!(why.contains("too many"), "{why}");
     let last = asked.pop().unwrap();
     alice.denies(&last.id, "").await;

@@ -219,6 +219,8 @@ async fn a_decision_about_another_gates_request_is_worth_nothing_here() {
                         party,
                         request,
                         verdict: Vote::Approve,
+                        number: None,
+                        grant: None,
                         reason: approval::Text::cut(""),
                         time: approval::Time::of_clock(0),
                         checkpoint,

@@ -4,6 +4,7 @@ use approval::change::Change;
 use approval::decision::Answer as Vote;
 use approval::outcome::Ended;
 use approval::roster::{Quorum, Role};
+use countersign::local::{Answer, Fault, Question, State};
 use countersign::member::Notice;
 use countersign_tests::world::{Device, World};
 
@@ -33,6 +34,30 @@ async fn a_proposal_becomes_a_request_that_the_others_must_approve() {
     assert_eq!(asking.need, 1);
     bob.approves(&asking.id).await;
     assert!(asking.ends().await.ran());
+    world.is_sound().await;
+}
+
+#[tokio::test]
+async fn those_at_the_gate_can_watch_a_change_and_not_take_it_back() {
+    let (world, [alice, bob]) = World::with(["alice", "bob"], 2).await;
+    let proposal = alice.proposes(Change::Quorum(Quorum { command: 1, roster: 2 })).await;
+    let request = alice.has_its_request(proposal).await;
+    let id = request.to_string();
+    assert_eq!(world.waits(&request, 1).await.state, State::Pending);
+    for question in [Question::Attach { id: id.clone() }, Question::Cancel { id }] {
+        match world.hears(&question).await {
+            Answer::Error { kind, .. } => assert_eq!(kind, Fault::Invalid),
+            other => panic!("taken: {other:?}"),
+        }
+    }
+    let before = world.epoch().await;
+    alice.approves(&request).await;
+    let (standing, _) = tokio::join!(world.learns(&request), bob.approves(&request));
+    assert_eq!(
+        (standing.state, standing.by.as_slice()),
+        (State::Used, ["alice".to_owned(), "bob".to_owned()].as_slice())
+    );
+    assert_eq!(world.epoch().await, before + 1);
     world.is_sound().await;
 }
 

@@ -40,7 +40,7 @@ targets! {
     relays: client_frame relay_frame login relay_url relay_name;
     keys: key_text key_bytes;
     envelopes: envelope envelope_inside;
-    statements: statement device roster request decision permit outcome;
+    statements: statement device roster request decision permit outcome grant revocation policy;
     channel: message;
     pairings: invite_link invite_body join challenge reveal answer;
     transcripts: checkpoint checkpoint_body export transcript proof;
@@ -51,6 +51,7 @@ pub use shown::local_line;
 
 const GATE: u8 = 1;
 const ALICE: u8 = 2;
+const CAROL: u8 = 5;
 
 /// The vectors' way of naming parties: the seed is one byte 32 times.
 fn identity(seed: u8) -> &'static Identity {

@@ -2,10 +2,12 @@
 
 use std::iter;
 
-use approval::action::{Action, Command, Executable, Limits, Stdin};
+use approval::action::{
+    Action, Bound, Command, Directory, Inode, Input, Limits, Mark, Operand, SecretUse, Stdin, ToolCall,
+};
 use approval::escape::{EMPTY, escape, escape_bytes, escape_field, fence, is_allowed, unescape, unescape_field};
 use approval::render::parse;
-use approval::{ByteString, Digest};
+use approval::{ByteString, Digest, Text};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,29 +25,69 @@ pub fn rendered(bytes: &[u8]) -> bool {
     true
 }
 
-/// Any command at all: the bytes are its numbers, then its strings between zeros.
+/// Any command, tool call and use of a secret at all: the bytes are its numbers, then its strings between zeros.
 pub fn rendering(bytes: &[u8]) -> bool {
-    let (numbers, strings) = bytes.split_at(bytes.len().min(22));
+    let (numbers, strings) = bytes.split_at(bytes.len().min(32));
     let mut numbers = numbers.iter().copied().chain(iter::repeat(0));
     let mut number = |width| (0..width).fold(0, |number: u64, _| number << 8 | u64::from(numbers.next().unwrap_or(0)));
     let mut strings = strings.split(|byte| *byte == 0).chain(iter::repeat(&[][..]));
     let mut string = || ByteString::new(strings.next().unwrap_or_default()).expect("no zero in it");
+    let (arguments, variables) = (number(1), number(1));
+    let seen = number(1);
+    let inode = Inode {
+        device: number(2),
+        number: number(2),
+    };
+    let mut file = || Bound {
+        path: string(),
+        inode,
+        sha256: Digest::of(bytes),
+    };
+    let marks = [Mark::Odd, Mark::Runner, Mark::Setuid, Mark::Shell, Mark::Writable];
+    let with = |bit: usize| seen >> bit & 1 != 0;
     let command = Command {
-        argv: (0..number(1)).map(|_| string()).collect(),
-        env: (0..number(1)).map(|_| (string(), string())).collect(),
-        executable: Executable {
-            path: string(),
-            sha256: Digest::of(bytes),
+        executable: file(),
+        interpreter: with(5).then(&mut file),
+        operands: (0..u32::from(with(6)) * 3)
+            .map(|argument| Operand { argument, file: file() })
+            .collect(),
+        argv: (0..arguments).map(|_| string()).collect(),
+        env: (0..variables).map(|_| (string(), string())).collect(),
+        directory: Directory { path: string(), inode },
+        stdin: match with(7) {
+            true => Stdin::Bytes(Input {
+                sha256: Digest::of(b""),
+                bytes: seen,
+            }),
+            false => Stdin::None,
         },
-        directory: string(),
-        stdin: Stdin::None,
         limits: Limits {
             wall_ms: number(8),
             output_bytes: number(8),
+            memory_bytes: number(4),
         },
         uid: number(4) as u32,
+        marks: marks
+            .into_iter()
+            .enumerate()
+            .filter(|(bit, _)| with(*bit))
+            .map(|(_, mark)| mark)
+            .collect(),
     };
     reads_back(&Action::Command(command));
+    let text = String::from_utf8_lossy(bytes);
+    reads_back(&Action::Tool(ToolCall {
+        server: Text::cut(&text),
+        tool: Text::cut(&text),
+        schema: Digest::of(bytes),
+        arguments: Text::cut(&text),
+    }));
+    reads_back(&Action::Secret(SecretUse {
+        name: "any".parse().expect("a name"),
+        host: Text::cut(&text),
+        method: Text::cut(&text),
+        path: Text::cut(&text),
+    }));
     true
 }
 

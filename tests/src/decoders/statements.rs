@@ -6,15 +6,18 @@ use approval::action::Action;
 use approval::decision::Decision;
 use approval::device::Device;
 use approval::escape::is_allowed;
+use approval::grant::Grant;
 use approval::outcome::Outcome;
 use approval::permit::Permission;
+use approval::policy::Policy;
 use approval::render::{Reading, parse, render, render_request};
 use approval::request::Request;
+use approval::revocation::Revocation;
 use approval::roster::Roster;
 use approval::statement::{PAYLOAD_BYTES, Payload, SIGNED_BYTES};
 use approval::{Signed, Statement, StatementError, Verified, sign};
 
-use super::{ALICE, GATE, dsse, identity};
+use super::{ALICE, CAROL, GATE, dsse, identity};
 
 /// The text of a statement as anybody sends it.
 pub fn statement(bytes: &[u8]) -> bool {
@@ -117,6 +120,37 @@ pub fn permit(bytes: &[u8]) -> bool {
 /// An outcome's payload.
 pub fn outcome(bytes: &[u8]) -> bool {
     payload::<Outcome>(GATE, bytes, Verified::outcome).is_some()
+}
+
+/// A grant's payload.
+pub fn grant(bytes: &[u8]) -> bool {
+    payload::<Grant>(GATE, bytes, Verified::grant).is_some()
+}
+
+/// A revocation's payload, signed by the device that it names.
+pub fn revocation(bytes: &[u8]) -> bool {
+    payload::<Revocation>(CAROL, bytes, Verified::revocation).is_some()
+}
+
+/// The text of a policy.
+pub fn policy(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    match Policy::parse(text) {
+        Ok(policy) => {
+            assert_eq!(policy.text(), text);
+            let all = 0..u32::try_from(policy.rules()).expect("few");
+            assert!(all.clone().all(|rule| policy.line_of(rule).is_some_and(|line| line <= text.lines().count())));
+            assert_eq!(policy.line_of(all.end), None);
+            true
+        }
+        Err(refused) => {
+            let words = refused.to_string();
+            assert!(words.chars().all(is_allowed), "unescaped: {words:?}");
+            false
+        }
+    }
 }
 
 /// Two different actions never look the same.

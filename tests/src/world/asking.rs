@@ -7,7 +7,7 @@ use approval::outcome::Ended;
 use approval::scalar::ByteString;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign::local::{Answer, Ask, Confirm, Fault, Question};
+use countersign::local::{Answer, Ask, AskCommand, Confirm, Fault, Question, What};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -19,20 +19,25 @@ use super::PATIENCE;
 /// A command to ask for, with nothing special about it.
 #[must_use]
 pub fn command(argv: &[&str], directory: &Path) -> Ask {
-    let bytes = |text: &str| ByteString::new(text.as_bytes()).expect("no zero in it");
     Ask {
+        reason: "because the story wants it".to_owned(),
+        agent: Some("agent".to_owned()),
+        ..Ask::of(What::Command(line(argv, directory)))
+    }
+}
+
+/// A command line, with nothing special about it.
+#[must_use]
+pub fn line(argv: &[&str], directory: &Path) -> AskCommand {
+    let bytes = |text: &str| ByteString::new(text.as_bytes()).expect("no zero in it");
+    AskCommand {
         argv: argv.iter().copied().map(bytes).collect(),
         directory: bytes(directory.to_str().expect("a path in UTF-8")),
         env: Vec::new(),
-        reason: "because the story wants it".to_owned(),
-        agent: Some("agent".to_owned()),
-        user: None,
-        conversation: None,
-        platform: None,
+        stdin: None,
         wall_ms: None,
         output_bytes: None,
-        expires_ms: None,
-        ticket: None,
+        memory_bytes: None,
     }
 }
 
@@ -82,6 +87,8 @@ pub struct Asking {
     pub expires: u64,
     /// How many must approve.
     pub need: u16,
+    /// What only whoever asked is shown.
+    pub number: Option<String>,
     local: Local,
     /// What was heard so far.
     pub heard: Vec<Answer>,
@@ -90,10 +97,14 @@ pub struct Asking {
 /// How it ended, as the asker was told.
 #[derive(Debug)]
 pub struct End {
+    /// The request.
+    pub id: Digest,
     /// How.
     pub result: Ended,
     /// Who approved.
     pub approved_by: Vec<String>,
+    /// Who or what allowed it.
+    pub because: String,
     /// Who denied.
     pub denied_by: Vec<String>,
     /// What they said.
@@ -103,6 +114,34 @@ pub struct End {
 }
 
 impl End {
+    /// The end among what was heard.
+    pub(super) fn of(heard: &[Answer]) -> Option<Self> {
+        let (mut approved_by, mut because, mut stdout) = (Vec::new(), String::new(), Vec::new());
+        for answer in heard {
+            match answer {
+                Answer::Permitted { by, because: why } => {
+                    approved_by.clone_from(by);
+                    because.clone_from(why);
+                }
+                Answer::Stdout(piece) => stdout.extend(STANDARD.decode(piece).expect("base64")),
+                Answer::Ended { id, result, by, reason } => {
+                    return Some(Self {
+                        id: id.parse().expect("a digest"),
+                        result: result.clone(),
+                        approved_by,
+                        because,
+                        denied_by: by.clone(),
+                        reason: reason.clone(),
+                        stdout,
+                    });
+                }
+                Answer::Error { message, .. } => panic!("an error instead of an end: {message}"),
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// Whether it ran to its own end with exit code 0.
     #[must_use]
     pub fn ran(&self) -> bool {
@@ -118,10 +157,17 @@ impl Asking {
     pub async fn begins(home: &Path, question: &Question) -> Result<Self, (Fault, String)> {
         let mut local = Local::asks(home, question).await;
         match local.hears().await {
-            Some(Answer::Pending { id, expires, need, .. }) => Ok(Self {
+            Some(Answer::Pending {
+                id,
+                expires,
+                need,
+                number,
+                ..
+            }) => Ok(Self {
                 id: id.parse().expect("a digest"),
                 expires,
                 need,
+                number,
                 local,
                 heard: Vec::new(),
             }),
@@ -201,26 +247,9 @@ impl Asking {
     }
 
     fn ended(&self) -> Option<End> {
-        let (mut approved_by, mut stdout) = (Vec::new(), Vec::new());
-        for answer in &self.heard {
-            match answer {
-                Answer::Permitted { by } => approved_by.clone_from(by),
-                Answer::Stdout(piece) => stdout.extend(STANDARD.decode(piece).expect("base64")),
-                Answer::Ended { id, result, by, reason } => {
-                    assert_eq!(*id, self.id.to_string(), "the end of another request");
-                    return Some(End {
-                        result: result.clone(),
-                        approved_by,
-                        denied_by: by.clone(),
-                        reason: reason.clone(),
-                        stdout,
-                    });
-                }
-                Answer::Error { message, .. } => panic!("an error instead of an end: {message}"),
-                _ => {}
-            }
-        }
-        None
+        let end = End::of(&self.heard)?;
+        assert_eq!(end.id, self.id, "the end of another request");
+        Some(end)
     }
 
     /// Goes away.

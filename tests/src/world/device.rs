@@ -6,11 +6,12 @@ use std::pin::Pin;
 
 use approval::change::Change;
 use approval::decision::{Answer as Vote, Decision};
+use approval::grant::Terms;
 use approval::message::{Message, RefusalCode};
 use approval::{Digest, Id16, Signed, Text, Time, Verified, sign};
 use countersign::clock::wall;
 use countersign::home::Home;
-use countersign::member::{Begun, JoinError, Member, Notice};
+use countersign::member::{Begun, JoinError, Member, Notice, Saying};
 use countersign::party::random16;
 use countersign::store::{NewPost, Outgoing};
 use rand_core::OsRng;
@@ -233,6 +234,47 @@ impl Device {
         .await
     }
 
+    /// Answers with all that can be said, once it sees the request. Returns the decision's digest.
+    pub async fn says(&self, request: &Digest, saying: Saying) -> Digest {
+        self.sees(request).await;
+        let request = *request;
+        self.with(move |member| Box::pin(async move { member.answer(&request, saying).await.expect("a decision") }))
+            .await
+    }
+
+    /// Says yes and grants the like on these terms.
+    pub async fn grants(&self, request: &Digest, terms: Terms) -> Digest {
+        let grant = Some(terms);
+        self.says(
+            request,
+            Saying {
+                grant,
+                ..Saying::once()
+            },
+        )
+        .await
+    }
+
+    /// Waits until a grant stands in its copy, and says which: the one that was given beside this request.
+    pub async fn has_the_grant_of(&self, request: &Digest) -> Digest {
+        let request = *request;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        self.until("a grant", move |member, _| {
+            let mut standing = member.party.replay.standing().iter();
+            let held = standing.find(|held| held.request().digest() == request);
+            held.is_some_and(|held| tell.send(held.digest()).is_ok())
+        })
+        .await;
+        told.recv().await.expect("a grant")
+    }
+
+    /// Takes a grant back. Returns the revocation's digest.
+    pub async fn revokes(&self, grant: &Digest) -> Digest {
+        let grant = *grant;
+        self.with(move |member| Box::pin(async move { member.revoke(&grant, "no more").await.expect("a revocation") }))
+            .await
+    }
+
     /// Proposes a change of the roster.
     pub async fn proposes(&self, change: Change) -> Id16 {
         self.with(move |member| Box::pin(async move { member.propose(change).await.expect("a proposal") }))
@@ -252,6 +294,8 @@ impl Device {
                     party,
                     request,
                     verdict,
+                    number: None,
+                    grant: None,
                     reason: Text::cut(""),
                     time: Time::of_clock(wall()),
                     checkpoint,

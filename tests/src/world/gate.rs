@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use countersign::gate::{GateError, Init, Surroundings, init, serve};
+use approval::policy::Policy;
+use approval::roster::Unenrolled;
+use countersign::gate::{Attention, GateError, Init, Surroundings, init, serve};
 use countersign::home::Home;
 use countersign::runner::Launcher;
 use countersign::store::Store;
@@ -12,8 +14,35 @@ use tokio::sync::oneshot;
 use wire::identity::PartyId;
 use wire::mailbox::MailboxId;
 
-use super::{Copy, Hands, hurried};
+use super::{Copy, Hands, PATIENCE, hurried};
 use crate::program::program;
+
+/// What a gate is like from its beginning.
+#[derive(Clone)]
+pub struct Wishes {
+    /// The policy of its genesis.
+    pub policy: Option<&'static str>,
+    /// What happens until somebody is enrolled.
+    pub unenrolled: Unenrolled,
+    /// How much may be asked.
+    pub attention: Attention,
+}
+
+impl Default for Wishes {
+    /// Everything is asked, nobody is there, and a story may ask as much as it likes.
+    fn default() -> Self {
+        Self {
+            policy: None,
+            unenrolled: Unenrolled::Refuse,
+            attention: Attention {
+                agent: usize::MAX,
+                user: usize::MAX,
+                minute: 60_000,
+                ..Attention::default()
+            },
+        }
+    }
+}
 
 /// A gate.
 pub struct Gate {
@@ -24,6 +53,7 @@ pub struct Gate {
     /// Its home.
     pub home: PathBuf,
     clock: Hands,
+    attention: Attention,
     running: Mutex<Option<Running>>,
 }
 
@@ -35,12 +65,14 @@ struct Running {
 
 impl Gate {
     /// Makes a gate that isn't running yet.
-    pub(super) async fn new(home: PathBuf, relay: String, clock: Hands) -> Self {
+    pub(super) async fn new(home: PathBuf, relay: String, clock: Hands, wishes: Wishes) -> Self {
         let made = init(
             Home::create(Some(home.clone())).expect("a home"),
             Init {
                 relay,
                 name: "gate".to_owned(),
+                policy: wishes.policy.map(|text| Policy::parse(text).expect("a policy")),
+                unenrolled: wishes.unenrolled,
             },
         )
         .await
@@ -52,6 +84,7 @@ impl Gate {
             mailbox,
             home,
             clock,
+            attention: wishes.attention,
             running: Mutex::default(),
         }
     }
@@ -68,6 +101,7 @@ impl Gate {
             clock: Box::new(self.clock.clone()),
             launcher: Launcher::at(program("countersign")),
             pace: hurried(),
+            attention: self.attention,
         };
         let home = self.home.clone();
         let thread = std::thread::spawn(move || {
@@ -112,6 +146,7 @@ impl Gate {
             let _ = orderly.send(());
             joined(thread).await;
             drop(crash);
+            self.is_let_go_of().await;
         }
     }
 
@@ -122,6 +157,7 @@ impl Gate {
             let _ = crash.send(());
             joined(thread).await;
             drop(orderly);
+            self.is_let_go_of().await;
         }
     }
 
@@ -163,6 +199,21 @@ impl Gate {
             let file = file.expect("a file");
             std::fs::copy(file.path(), self.home.join(file.file_name())).expect("a copy");
         }
+    }
+
+    /// Waits until its lock is free. A program that another story's gate is just starting has this process's files, the lock among them, for a moment
+    /// between its fork and its exec; gates that are processes of their own can't meet that.
+    async fn is_let_go_of(&self) {
+        let free = async {
+            while Home::open(Some(self.home.clone()))
+                .and_then(|home| home.try_lock("gate.lock"))
+                .expect("its home")
+                .is_none()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, free).await.expect("the lock is free");
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
