@@ -25,8 +25,8 @@ pub use token::Token;
 /// Where it listens when only told to listen: a port that is free, on this machine alone.
 pub const ANYWHERE: &str = "127.0.0.1:0";
 
-/// Longest body of a question, in bytes: the largest action with room for its escapes.
-pub const BODY_BYTES: usize = 512 * 1024;
+/// Longest body of a question, in bytes: as long as the question may be that it becomes.
+pub const BODY_BYTES: usize = crate::local::MAX_LINE;
 
 /// Connections at once: as many requests as may be open, each waited for, and as many again for those who ask.
 const CONNECTIONS: usize = 128;

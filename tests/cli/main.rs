@@ -2,6 +2,7 @@
 //! own; where a person types, there is a real terminal. What goes over the wire is deliberately not here.
 
 mod always;
+mod approve;
 mod audit;
 mod demo;
 mod errors;
@@ -12,6 +13,9 @@ mod json;
 mod pipes;
 mod run;
 mod screen;
+mod several;
 mod site;
+mod tempting;
 mod tutorial;
+mod warnings;
 mod watch;

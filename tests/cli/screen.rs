@@ -23,14 +23,19 @@ pub struct Screen {
 impl Screen {
     /// Starts a program as the leader of a new terminal's session. Only the program's arguments, folder and environment are taken from `command`.
     pub fn open(command: &Command) -> Self {
+        Self::of_size(command, 60, 240)
+    }
+
+    /// The same with as many rows and columns.
+    pub fn of_size(command: &Command, rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         tcsetwinsize(
             &master,
             Winsize {
-                ws_row: 60,
-                ws_col: 240,
+                ws_row: rows,
+                ws_col: columns,
                 ws_xpixel: 0,
                 ws_ypixel: 0,
             },
@@ -60,6 +65,11 @@ impl Screen {
     /// Types a line.
     pub fn types(&mut self, line: &str) {
         self.keys.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Presses ^D: nothing more is typed.
+    pub fn closes(&mut self) {
+        self.keys.write_all(&[4]).unwrap();
     }
 
     /// Presses ^C.

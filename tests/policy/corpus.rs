@@ -4,7 +4,7 @@
 //! folder is what it is for.
 
 mod cases;
-mod gate;
+pub(super) mod gate;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
-//! The policy and what stands, held against many: what people type and what attackers make of it (`corpus`), what may happen in
+//! The policy and what stands, held against many, and what admins read of it (`display`): what people type and what attackers make of it (`corpus`), what may happen in
 //! a gate's life (`histories`), and many hands at the same leave (`races`). How long they take is said by the environment:
 //! COUNTERSIGN_HISTORIES and COUNTERSIGN_RACES are numbers, CI stands for many, COUNTERSIGN_HISTORY_SEED repeats one history.
 
 mod corpus;
+mod display;
 mod histories;
 mod races;
 

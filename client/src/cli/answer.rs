@@ -200,10 +200,11 @@ impl Answer {
             say(&format!("{}: it is over already: nothing was signed", id.short()));
             return Ok(NOT_TAKEN);
         };
-        if !context.json {
+        // A program has read it with `show --json`; somebody at a terminal sees it here, whatever else is printed.
+        if !context.json || lines.is_some() {
             let past = past(&member.party, open.request()).await?;
             let whole = show::whole(&open, &member.party.replay, past.as_ref(), now());
-            if !show_whole(lines.as_deref_mut(), &whole).await {
+            if !show_whole(lines.as_deref_mut(), &whole, context.json).await {
                 return Err(Failure::new("its end wasn't shown: nothing was signed"));
             }
         }

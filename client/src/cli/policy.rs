@@ -72,6 +72,13 @@ pub(super) fn read(path: &Path) -> Result<Rules, Failure> {
     Rules::parse(&text).map_err(|error| failed(error.to_string()))
 }
 
+/// Says what is no error and may still not be what its writer meant.
+fn warn(policy: &Rules) {
+    for warning in policy.warnings() {
+        complain(&format!("warning: {}", escape(&warning)));
+    }
+}
+
 fn read_or_default(path: &Path) -> Result<Rules, Failure> {
     if path.as_os_str() == "default" {
         return Rules::parse(DEFAULT).map_err(Failure::new);
@@ -102,7 +109,9 @@ impl Policy {
                 let policy = if file.as_os_str() == "none" {
                     None
                 } else {
-                    Some(read(&file)?)
+                    let policy = read(&file)?;
+                    warn(&policy);
+                    Some(policy)
                 };
                 super::roster::propose(context, Change::Policy(policy)).await
             }
@@ -120,20 +129,17 @@ fn check(context: &Context, file: &Path) -> Outcome {
         }
         Err(failure) => return Err(failure),
     };
-    let warnings = policy.warnings();
     if context.json {
         say_json(&serde_json::json!({
             "v": 1,
             "ok": true,
             "digest": policy.digest(),
             "rules": policy.rules(),
-            "warnings": warnings,
+            "warnings": policy.warnings(),
         }));
         return Ok(0);
     }
-    for warning in &warnings {
-        complain(&format!("warning: {}", escape(warning)));
-    }
+    warn(&policy);
     let rules = show::count(policy.rules() as u64, "rule");
     say(&format!("policy {}: {rules}", policy.digest().short()));
     Ok(0)
@@ -197,9 +203,11 @@ impl Explain {
                 "risk": judgement.terms.risk,
                 "need": judgement.terms.quorum,
                 "considered": considered(&explanation),
+                "warnings": policy.warnings(),
             }));
             return Ok(0);
         }
+        warn(&policy);
         say(&format!("{}: {because}", judgement.effect.says()));
         if judgement.effect.says() == approval::policy::Says::Ask {
             say(&format!(

@@ -215,18 +215,22 @@ pub fn bell() {
     }
 }
 
-/// Rows and columns of the screen that data goes to, where somebody sits before it who can turn pages.
-fn screen() -> Option<(usize, usize)> {
+/// Rows and columns of the screen behind this, where somebody sits before it who can turn pages.
+fn screen(of: impl std::os::fd::AsFd) -> Option<(usize, usize)> {
     if !interactive() {
         return None;
     }
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_row > 0 && size.ws_col > 0).then(|| (usize::from(size.ws_row), usize::from(size.ws_col)))
 }
 
-/// A text in pieces that fit the screen, all of it; one piece where there is no screen to fit.
+/// A text in pieces that fit the screen that data goes to, all of it; one piece where there is no screen to fit.
 pub fn pages(text: &str) -> VecDeque<String> {
-    match screen() {
+    fitting(text, screen(std::io::stdout()))
+}
+
+fn fitting(text: &str, screen: Option<(usize, usize)>) -> VecDeque<String> {
+    match screen {
         // One line is the prompt's.
         Some((rows, columns)) => split(text, rows.saturating_sub(1).max(1), columns),
         None => VecDeque::from([text.to_owned()]),
@@ -273,18 +277,26 @@ pub fn more(left: usize) -> String {
     format!("-- not the end: {left} more of this; Enter shows on -- ")
 }
 
-/// Shows a text whole, page by page where there is a screen. Returns whether its end was shown.
-pub async fn show_whole(lines: Option<&mut Lines>, text: &str) -> bool {
+/// Shows a text whole, page by page where there is a screen: as data, or among the words where the data is for a program. Returns whether its
+/// end was shown.
+pub async fn show_whole(lines: Option<&mut Lines>, text: &str, among_words: bool) -> bool {
+    let (show, screen): (fn(&str), _) = if among_words {
+        (prompt, screen(std::io::stderr()))
+    } else {
+        (say_raw, screen(std::io::stdout()))
+    };
     let Some(lines) = lines else {
-        say_raw(text);
+        show(text);
         return true;
     };
-    let mut pages = pages(text);
+    let mut pages = fitting(text, screen);
     while let Some(page) = pages.pop_front() {
-        say_raw(&page);
+        show(&page);
         if pages.is_empty() {
             return true;
         }
+        // Typed before this page was on the screen: it wasn't read yet.
+        lines.forget();
         prompt(&more(pages.len()));
         if lines.next_or_end().await.is_none() {
             return false;

@@ -311,6 +311,11 @@ async fn a_question_is_read_up_to_its_bound_and_strictly() {
     let long = json!({"what": {"command": {"argv": ["ls"], "directory": "/"}}, "reason": "x".repeat(BODY_BYTES)});
     let reply = house.ask("POST", "/v1/requests", &long.to_string()).await;
     assert_eq!((reply.status, house.gate.asked().len()), (413, 0));
+    let api: Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+    assert_eq!(
+        api["paths"]["/v1/requests"]["post"]["responses"]["413"]["description"],
+        format!("a body of more than {} MiB", BODY_BYTES >> 20)
+    );
     for body in [
         "",
         "null",
@@ -329,6 +334,15 @@ async fn a_question_is_read_up_to_its_bound_and_strictly() {
         Some("application/json; charset=UTF-8"),
     );
     assert_eq!(house.send(&charset, &ask()).await.status, 202);
+}
+
+#[tokio::test]
+async fn the_largest_standard_input_fits() {
+    let house = a_house(Then::HangsUp, |_| vec![pending()]).await;
+    let stdin = "A".repeat((approval::action::STDIN_BYTES as usize).div_ceil(3) * 4);
+    let largest = json!({"what": {"command": {"argv": ["tee"], "directory": "/", "stdin": stdin}}});
+    let reply = house.ask("POST", "/v1/requests", &largest.to_string()).await;
+    assert_eq!((reply.status, house.gate.asked().len()), (202, 1), "{}", reply.body);
 }
 
 #[tokio::test]

@@ -16,6 +16,22 @@ const FENCED_COLUMNS: usize = 72;
 /// Letters that are drawn as nothing (default-ignorable code points among the general category Lo).
 const INVISIBLE_LETTERS: [char; 4] = ['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}'];
 
+/// Letters that are drawn onto the one beside them: the vowels and finals of Hangul, which would make a syllable that looks
+/// like the one letter for it, and letters written before a cluster (UAX #29, `Grapheme_Cluster_Break` V, T and Prepend).
+const JOINING_LETTERS: [(char, char); 11] = [
+    ('\u{0D4E}', '\u{0D4E}'),
+    ('\u{1161}', '\u{11FF}'),
+    ('\u{D7B0}', '\u{D7FF}'),
+    ('\u{111C2}', '\u{111C3}'),
+    ('\u{113D1}', '\u{113D1}'),
+    ('\u{1193F}', '\u{1193F}'),
+    ('\u{11941}', '\u{11941}'),
+    ('\u{11A3A}', '\u{11A3A}'),
+    ('\u{11A84}', '\u{11A89}'),
+    ('\u{11D46}', '\u{11D46}'),
+    ('\u{11F02}', '\u{11F02}'),
+];
+
 /// Ranges whose unassigned code points are right-to-left by default (UAX #44, `DerivedBidiClass`, `@missing`). The
 /// tables of categories and of directions may be of different Unicode versions: a letter known to the first only would
 /// count as left-to-right.
@@ -46,8 +62,9 @@ pub fn is_allowed(character: char) -> bool {
     letter_or_digit
         && bidi_class(character) == BidiClass::L
         && !INVISIBLE_LETTERS.contains(&character)
-        && !RIGHT_TO_LEFT
+        && !JOINING_LETTERS
             .iter()
+            .chain(&RIGHT_TO_LEFT)
             .any(|(first, last)| (*first..=*last).contains(&character))
 }
 
@@ -244,6 +261,10 @@ mod tests {
             '\u{627}',
             '\u{661}',
             '\u{1E900}',
+            '\u{1161}',
+            '\u{11A8}',
+            '\u{D7B0}',
+            '\u{0D4E}',
         ] {
             assert!(!is_allowed(character), "U+{:04X}", u32::from(character));
         }
@@ -290,6 +311,33 @@ mod tests {
     }
 
     #[test]
+    fn letters_and_digits_are_shown_as_themselves_and_what_looks_like_them_is_not() {
+        for code in 0..0x80_u8 {
+            assert_eq!(is_allowed(char::from(code)), (0x20..0x7f).contains(&code), "{code:x}");
+        }
+        // One of each category that PROTOCOL.md 11 names, then of those nearest to them: modifiers, numbers, marks, signs.
+        for shown in ['\u{c9}', '\u{e9}', '\u{1c5}', '\u{5b57}', '\u{aa}', '\u{966}'] {
+            assert!(is_allowed(shown), "{:x}", u32::from(shown));
+        }
+        for spelled in [
+            '\u{2b0}', '\u{2160}', '\u{b2}', '\u{301}', '\u{903}', '\u{20ac}', '\u{a0}', '\u{ad}', '\u{e000}',
+        ] {
+            assert!(!is_allowed(spelled), "{:x}", u32::from(spelled));
+        }
+        let right_to_left = [
+            0x590..0x900,
+            0xfb1d..0xfdd0,
+            0xfdf0..0xfe00,
+            0xfe70..0xff00,
+            0x1_0800..0x1_1000,
+            0x1_e800..0x1_f000,
+        ];
+        for code in right_to_left.into_iter().flatten() {
+            assert!(!char::from_u32(code).is_some_and(is_allowed), "{code:x}");
+        }
+    }
+
+    #[test]
     fn empty_is_told_apart_from_the_word_for_it() {
         assert_eq!(escape_field(b""), "(empty)");
         assert_eq!(escape_field(b"(empty)"), "\\u{28}empty)");
@@ -311,6 +359,9 @@ mod tests {
             long.lines()
                 .all(|line| line.starts_with("| ") && line.len() <= 2 + FENCED_COLUMNS)
         );
+        let wide = fence(&"\u{5b57}".repeat(100));
+        let drawn: Vec<usize> = wide.lines().map(|line| line.chars().count() - 2).collect();
+        assert_eq!(drawn, [36, 36, 28], "each may be two columns wide");
     }
 
     proptest! {

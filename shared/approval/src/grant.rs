@@ -292,6 +292,7 @@ mod tests {
     #[test]
     fn a_blank_is_one_plain_argument() {
         assert_eq!(may(&blank(&[2]), |_| {}), Ok(()));
+        assert_eq!(may(&blank(&[1]), |command| command.argv[1] = bytes("to")), Ok(()));
         // --to is an option, 3 isn't there.
         for bad in [&[1][..], &[3], &[0], &[2, 3]] {
             assert_eq!(may(&blank(bad), |_| {}), Err(NotGrantable::Blank), "{bad:?}");
@@ -321,7 +322,7 @@ mod tests {
             it.directory.inode.number += 1;
             it.operands[0].file.inode.number += 1;
         }));
-        let others: [&dyn Fn(&mut Command); 14] = [
+        let others: [&dyn Fn(&mut Command); 15] = [
             &|it| it.executable.path = bytes("/bin/deploy"),
             &|it| it.executable.sha256 = Digest::of(b"other"),
             &|it| it.interpreter = Some(bound("/bin/sh", 1)),
@@ -337,6 +338,7 @@ mod tests {
                 });
             },
             &|it| it.operands.clear(),
+            &|it| it.operands[0].argument = 1,
             &|it| it.operands[0].file.sha256 = Digest::of(b"other"),
             &|it| it.uid = 0,
             &|it| it.marks = vec![Mark::Runner],

@@ -2,6 +2,7 @@
 //! answer (`decide`).
 
 use wire::identity::PartyId;
+use wire::label::{NUMBER, labelled};
 
 use crate::action::Action;
 use crate::json::{object, words};
@@ -83,11 +84,8 @@ pub const UNDER: usize = 8;
 
 /// What a request holds in place of the number that its approvals must repeat (8.3). `number` is three ASCII digits.
 pub fn matching(nonce: &Id16, number: &str) -> Digest {
-    Digest::of(&[NUMBER, &[0], &nonce.0, number.as_bytes()].concat())
+    Digest::of(&labelled(NUMBER, &[&nonce.0, number.as_bytes()]))
 }
-
-/// Section 2.1.
-const NUMBER: &[u8] = b"countersign/v1 number";
 
 /// The longest life of a request: 24 hours, in milliseconds.
 pub const LIFE_MS: u64 = 24 * 60 * 60 * 1000;

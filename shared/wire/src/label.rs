@@ -24,8 +24,11 @@ pub const PAIRING_COMMITMENT: &str = "countersign/v1 pairing commitment";
 /// Before the pairing transcript where the short code is made.
 pub const PAIRING_CODE: &str = "countersign/v1 pairing code";
 
+/// Before a request's nonce and the number that its approvals must repeat.
+pub const NUMBER: &str = "countersign/v1 number";
+
 /// Every label: two that were equal, or one that began another before its zero byte, would undo their purpose.
-pub const ALL: [&str; 7] = [
+pub const ALL: [&str; 8] = [
     LOGIN,
     ENVELOPE,
     CAPABILITY,
@@ -33,6 +36,7 @@ pub const ALL: [&str; 7] = [
     PAIRING_MAC,
     PAIRING_COMMITMENT,
     PAIRING_CODE,
+    NUMBER,
 ];
 
 /// `label || 0 || parts…`: the bytes to sign or hash. The zero byte ends the label, so no label can run into what

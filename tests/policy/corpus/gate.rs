@@ -51,7 +51,7 @@ pub(super) fn command(argv: &[impl AsRef<str>]) -> Command {
 }
 
 /// A command that starts this file.
-pub(super) fn command_of(path: &str, argv: &[impl AsRef<str>]) -> Command {
+pub(crate) fn command_of(path: &str, argv: &[impl AsRef<str>]) -> Command {
     let (runner, shell) = marks_of_program(path.as_bytes(), None, argv[0].as_ref().as_bytes());
     let odd = argv
         .iter()
@@ -101,13 +101,13 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("PATH", "/usr/local/bin:/usr/bin:/bin"),
 ];
 
-pub(super) fn bytes(text: impl Into<Vec<u8>>) -> ByteString {
+pub(crate) fn bytes(text: impl Into<Vec<u8>>) -> ByteString {
     ByteString::new(text).unwrap()
 }
 
 pub(super) const NOON: u64 = 1_800_000_000_000;
 
-pub(super) fn now() -> Time {
+pub(crate) fn now() -> Time {
     Time::from_millis(NOON).unwrap()
 }
 
@@ -122,7 +122,7 @@ pub(super) fn asked_by() -> AskedBy {
 }
 
 /// The request beside which something is granted. What a grant covers never depends on a signature.
-pub(super) fn request(action: Action) -> Request {
+pub(crate) fn request(action: Action) -> Request {
     Request {
         gate: Identity::from_bytes(&[1; 32]).party(),
         incarnation: Id16([2; 16]),

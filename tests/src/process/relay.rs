@@ -1,5 +1,6 @@
 //! The relay as a process, on a port that stays the same, and what lies in its store.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,11 @@ impl Relay {
 
     /// The lengths of all envelopes that lie here.
     pub fn lengths(&self) -> Vec<i64> {
+        self.envelopes().into_values().collect()
+    }
+
+    /// The envelopes that lie here, each by its mailbox and its number there, which no other ever had, with its length.
+    pub fn envelopes(&self) -> BTreeMap<(i64, i64), i64> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -121,12 +127,14 @@ impl Relay {
             let mut connection = SqliteConnection::connect_with(&options)
                 .await
                 .expect("the relay's store");
-            let lengths = sqlx::query_scalar("SELECT length(body) FROM envelopes")
-                .fetch_all(&mut connection)
-                .await
-                .expect("its envelopes");
+            let envelopes: Vec<(i64, i64, i64)> =
+                sqlx::query_as("SELECT mailbox, sequence, length(body) FROM envelopes")
+                    .fetch_all(&mut connection)
+                    .await
+                    .expect("its envelopes");
             connection.close().await.expect("it is only read");
-            lengths
+            let named = |(mailbox, sequence, length)| ((mailbox, sequence), length);
+            envelopes.into_iter().map(named).collect()
         })
     }
 

@@ -264,6 +264,8 @@ fn a_decision_counts_only_with_a_checkpoint_that_holds_the_request() {
     assert_eq!(quoting(String::new()), waiting(1, 2));
     let others = Checkpoint::sign(&identity(OTHER_GATE), 9, [0; 32]).as_str().to_owned();
     assert_eq!(quoting(others), waiting(1, 2));
+    let own = Checkpoint::sign(&identity(ALICE), 9, [0; 32]).as_str().to_owned();
+    assert_eq!(quoting(own), waiting(1, 2), "nobody is a witness of their own log");
     let denial = decision_quoting(ALICE, &request, Answer::Deny, checkpoint(request.index));
     assert_eq!(decide(&request, &[denial], &team, at(NOON)), waiting(0, 2));
 }

@@ -114,7 +114,15 @@ mod tests {
 
     #[test]
     fn e15_odd_bytes_match_no_wildcard() {
-        for odd in [&b"a\n"[..], b"\x1b[0m", b"\xff", "é".as_bytes(), b"a\tb", b"\x7f"] {
+        for odd in [
+            &b"a\n"[..],
+            b"\x1b[0m",
+            b"\x1f",
+            b"\xff",
+            "é".as_bytes(),
+            b"a\tb",
+            b"\x7f",
+        ] {
             assert!(!like("*", odd), "{odd:?}");
         }
         assert_eq!(Glob::new("é*"), None);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-/// `runner` and `shell` for a command: by the last part of the executable's path, of the interpreter's and of argv[0].
+/// `runner` and `shell` for a command: by the last part of the executable's path, of the interpreter's and of `argv[0]`.
 pub fn marks_of_program(executable: &[u8], interpreter: Option<&[u8]>, argv0: &[u8]) -> (bool, bool) {
     let any = |list: &Names| {
         [Some(executable), interpreter, Some(argv0)]

@@ -135,6 +135,19 @@ fn without_a_policy_everything_is_asked() {
 }
 
 #[test]
+fn a_policy_without_classes_asks_for_one_person() {
+    assert_eq!(policy("").largest_quorum(), 1);
+    assert_eq!(policy("[class.a]\nquorum = 3\n[class.b]\n").largest_quorum(), 3);
+}
+
+#[test]
+fn an_answer_names_its_rule_and_a_mode_none() {
+    let policy = policy("[[rule]]\neffect = \"ask\"\nsecret = \"s\"\n");
+    let by = |action: &Action| policy.judge(action, &butler(), at(NOON), &Log::default()).effect.rule();
+    assert_eq!((by(&secret("s")), by(&secret("t"))), (Some(0), None));
+}
+
+#[test]
 fn d32_a_rule_ends_with_its_time_its_uses_and_its_arguments() {
     let policy = policy(
         "[[rule]]\neffect = \"allow\"\ncommand = [\"make-tea\"]\nuntil = 2027-01-15T08:00:00.001Z\nuses = 2\nper = \"1h\"\n",

@@ -213,7 +213,7 @@ fn a_gate_cannot_prove_what_nobody_approved() {
         confined: Vec::new(),
         time: world.time(),
     };
-    let permit = crate::statement::sign(&identity(GATE), permit).unwrap();
+    let permit = sign(&identity(GATE), permit).unwrap();
     world.entries.push(permit.signed().clone());
     let error = check(&forged(&world, &[1, 2, 3, 4, 5])).unwrap_err();
     assert_eq!(error.index(), Some(5), "{error}");
@@ -222,7 +222,7 @@ fn a_gate_cannot_prove_what_nobody_approved() {
         world.entries.pop();
         forged(&world, &[1, 2, 3])
     };
-    let other = crate::statement::sign(&identity(BOB), world.decision(BOB, request, Answer::Approve)).unwrap();
+    let other = sign(&identity(BOB), world.decision(BOB, request, Answer::Approve)).unwrap();
     let swapped = logged.replace(world.entries[3].as_str(), other.signed().as_str());
     assert!(matches!(
         check(&swapped),
@@ -382,7 +382,7 @@ fn a_gate_cannot_prove_by_a_grant_that_nobody_gave() {
             terms: Terms::exact(),
             time,
         };
-        let grant = crate::statement::sign(&identity(GATE), grant).unwrap();
+        let grant = sign(&identity(GATE), grant).unwrap();
         let permit = Permission {
             request,
             roster,
@@ -390,7 +390,7 @@ fn a_gate_cannot_prove_by_a_grant_that_nobody_gave() {
             confined: Vec::new(),
             time,
         };
-        let permit = crate::statement::sign(&identity(GATE), permit).unwrap();
+        let permit = sign(&identity(GATE), permit).unwrap();
         world.entries.truncate(6);
         world.entries.extend([grant.signed().clone(), permit.signed().clone()]);
     };
@@ -452,7 +452,7 @@ fn how_often_rules_were_used_is_the_gates_word() {
         confined: Vec::new(),
         time: world.time(),
     };
-    let permit = crate::statement::sign(&identity(GATE), permit).unwrap();
+    let permit = sign(&identity(GATE), permit).unwrap();
     let at = world.entries.len();
     world.entries.push(permit.signed().clone());
     let error = check(&forged(&world, &[1, at - 1, at])).unwrap_err();

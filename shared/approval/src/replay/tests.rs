@@ -6,9 +6,10 @@ use super::*;
 use crate::action::Action;
 use crate::decision::Answer;
 use crate::grant::Terms;
-use crate::outcome::{Ended, Exit, Forbidden, Nothing};
+use crate::outcome::{Ended, Exit, Forbidden, Nothing, Outcome};
 use crate::permit::{Basis, Permission};
 use crate::policy::Policy;
+use crate::request::Request;
 use crate::roster::{Role, Unenrolled};
 use crate::scalar::Text;
 use crate::statement::sign;
@@ -112,6 +113,14 @@ fn what_is_no_statement_of_this_transcript_is_found() {
     let mut request = world.request(command(&[b"git"]));
     request.gate = identity(99).party();
     assert_eq!(kind(world.judge(99, request)), FindingKind::NotByGate(Kind::Request));
+    // A roster that follows, but makes another gate of this one.
+    let mut enrolling = World::new();
+    let contents = enrolling.contents(three(), 1, 1);
+    let mut roster = enrolling.next_roster(&contents, None);
+    (roster.gate, roster.gate_device) = (identity(99).party(), certificate(99, "gate"));
+    assert_eq!(kind(enrolling.judge(99, roster)), FindingKind::NotByGate(Kind::Roster));
+    let good = enrolling.next_roster(&contents, None);
+    enrolling.say(GATE, good);
 }
 
 #[test]
@@ -146,6 +155,80 @@ fn the_clock_of_the_gate_never_runs_backwards() {
             .judge(GATE, world.outcome(request, Ended::Withdrawn(Nothing {})))
             .is_ok()
     );
+}
+
+#[test]
+fn nothing_that_the_gate_says_is_of_before_what_it_said_last() {
+    let mut world = World::two_of_three();
+    let contents = world.contents(three(), 1, 2);
+    let change = world.ask(Action::Roster(contents.clone()));
+    world.approve(ALICE, change);
+    world.approve(BOB, change);
+    world.permit(change);
+    let run = world.ask(command(&[b"git"]));
+    world.approve_for_good(ALICE, run, &Terms::exact());
+    world.approve_for_good(BOB, run, &Terms::exact());
+    let last = world.replay.time().unwrap();
+    let said = |time: Time| {
+        [
+            world.judge(
+                GATE,
+                Roster {
+                    created: time,
+                    ..world.next_roster(&contents, Some(change))
+                },
+            ),
+            world.judge(
+                GATE,
+                Request {
+                    created: time,
+                    ..world.request(command(&[b"git"]))
+                },
+            ),
+            world.judge(
+                GATE,
+                Permission {
+                    time,
+                    ..world.permission(run)
+                },
+            ),
+            world.judge(
+                GATE,
+                Grant {
+                    time,
+                    ..world.grantable(run).unwrap()
+                },
+            ),
+            world.judge(
+                GATE,
+                Outcome {
+                    time,
+                    ..world.outcome(change, Ended::Unknown(Nothing {}))
+                },
+            ),
+        ]
+    };
+    assert!(said(last).iter().all(Result::is_ok));
+    let early = Time::from_millis(last.millis() - 1).unwrap();
+    for judged in said(early) {
+        assert_eq!(kind(judged), FindingKind::Time { from: last, to: early });
+    }
+    // And each of them is what the next is compared with.
+    let (grant, now) = (world.grantable(run).unwrap(), world.time());
+    world.say(GATE, grant);
+    assert_eq!(world.replay.time(), Some(now));
+    let (permit, now) = (world.permission(run), world.time());
+    world.say(GATE, permit);
+    assert_eq!(world.replay.time(), Some(now));
+    let (next, now) = (world.next_roster(&contents, Some(change)), world.time());
+    world.say(GATE, next);
+    assert_eq!(world.replay.time(), Some(now));
+    let (ended, now) = (world.outcome(run, ran(Exit::Code(0), None)), world.time());
+    world.say(GATE, ended);
+    assert_eq!(world.replay.time(), Some(now));
+    let now = world.time();
+    world.ask(command(&[b"git"]));
+    assert_eq!(world.replay.time(), Some(now));
 }
 
 #[test]
@@ -216,6 +299,13 @@ fn the_gate_alone_cannot_change_who_says_yes() {
         kind(world.judge(GATE, world.next_roster(&reordered, Some(request)))),
         FindingKind::OtherRoster
     );
+    // The same names, and another's key behind one of them.
+    let mut swapped = asked.clone();
+    swapped.people[2] = person("carol", Role::Admin, &[(66, "phone")]);
+    assert_eq!(
+        kind(world.judge(GATE, world.next_roster(&swapped, Some(request)))),
+        FindingKind::OtherRoster
+    );
     let next = world.next_roster(&asked, Some(request));
     let entry = world.judge(GATE, next.clone()).unwrap();
     assert_eq!((entry.did(), entry.request()), (Did::Changed, Some((2, request))));
@@ -252,6 +342,16 @@ fn nobody_is_asked_more_than_they_can_read() {
     for _ in 0..OPEN_REQUESTS {
         world.ask(command(&[b"git"]));
     }
+    assert_eq!(
+        kind(world.judge(GATE, world.request(command(&[b"git"])))),
+        FindingKind::TooManyOpen
+    );
+    // Who is permitted waits for nobody.
+    let first = world.replay.open().next().unwrap().request().digest();
+    world.approve(ALICE, first);
+    world.approve(BOB, first);
+    world.permit(first);
+    world.ask(command(&[b"git"]));
     assert_eq!(
         kind(world.judge(GATE, world.request(command(&[b"git"])))),
         FindingKind::TooManyOpen
@@ -324,6 +424,21 @@ fn a_decision_witnesses_this_very_log() {
     let mut decision = world.decision(ALICE, other, Answer::Approve);
     decision.checkpoint = after.as_str().to_owned();
     assert_eq!(kind(world.judge(ALICE, decision)), FindingKind::EarlyCheckpoint);
+    // What Bob has witnessed speaks for nobody else.
+    let mut answered = world.clone();
+    answered.approve(BOB, request);
+    let quote = |checkpoint: &Checkpoint| {
+        let mut decision = answered.decision(ALICE, request, Answer::Approve);
+        decision.checkpoint = checkpoint.as_str().to_owned();
+        answered.judge(ALICE, decision)
+    };
+    assert!(quote(&after).is_ok());
+    assert_eq!(kind(quote(&before)), FindingKind::EarlyCheckpoint);
+    assert_eq!(kind(quote(&Checkpoint::sign(&gate, 4, [1; 32]))), FindingKind::Fork(4));
+    assert_eq!(
+        kind(quote(&foreign)),
+        FindingKind::Checkpoint(CheckpointError::OtherGate)
+    );
 }
 
 #[test]

@@ -89,6 +89,11 @@ fn a_grant_used_up_opens_nothing() {
     assert_eq!(held.last_use(), world.replay.time());
     assert_eq!(open_by(&mut world, fetch()), None);
     assert_eq!(state(&world, grant), State::UsedUp);
+    let asked_by = world.request(fetch()).asked_by;
+    assert!(world.replay.standing().alike(&fetch(), &asked_by).is_empty());
+    // Nor is it looked at any more.
+    assert!(world.replay.standing().index.candidates(&fetch(), &asked_by).is_empty());
+    assert_eq!(world.replay.standing().unended(world.time()), 0);
 }
 
 #[test]
@@ -105,8 +110,10 @@ fn a_grant_stands_until_and_including_its_last_time() {
     assert!(matches!(at(last), Verdict::Open(_)));
     assert!(matches!(at(last.plus_millis(1)), Verdict::Waiting { .. }));
     assert_eq!(state(&world, grant), State::Stands);
+    assert_eq!(world.replay.standing().unended(last), 1);
     world.now = last.millis() + 1;
     assert_eq!(state(&world, grant), State::Over);
+    assert_eq!(world.replay.standing().unended(world.time()), 0);
 }
 
 #[test]
@@ -130,6 +137,8 @@ fn a_revoked_admins_grant_no_longer_stands() {
         people.iter().map(|person| person.name.as_str()).collect::<Vec<_>>(),
         ["alice", "bob"]
     );
+    let devices = [ALICE, BOB].map(|seed| identity(seed).party());
+    assert_eq!(world.replay.standing().get(&grant).unwrap().devices(), devices);
     let without_bob = vec![three()[0].clone(), three()[2].clone()];
     world.change(world.contents(without_bob, 2, 2), &[ALICE, CAROL]);
     assert_eq!(open_by(&mut world, fetch()), None);
@@ -160,6 +169,24 @@ fn a_device_lost_is_a_voice_lost_unless_its_person_gave_another() {
     ];
     world.change(world.contents(auditor, 2, 2), &[BOB, CAROL]);
     assert_eq!(open_by(&mut world, fetch()), None);
+}
+
+#[test]
+fn two_devices_that_came_into_one_hand_are_one_voice() {
+    let mut world = World::two_of_three();
+    let grant = world.granted(fetch(), &Terms::exact());
+    let merged = vec![
+        person("alice", Role::Admin, &[(ALICE, "phone"), (BOB, "laptop")]),
+        three()[2].clone(),
+    ];
+    world.change(world.contents(merged, 2, 2), &[BOB, CAROL]);
+    assert_eq!(open_by(&mut world, fetch()), None);
+    assert_eq!(state(&world, grant), State::TooFewLeft { left: 1, need: 2 });
+    let people = world.replay.standing().get(&grant).unwrap().people(world.roster());
+    assert_eq!(
+        people.iter().map(|person| person.name.as_str()).collect::<Vec<_>>(),
+        ["alice"]
+    );
 }
 
 #[test]
@@ -194,6 +221,32 @@ fn under_four_eyes_who_asks_gave_nothing() {
     };
     assert!(opens(&mut world, "Maria") && opens(&mut world, "carol"));
     assert!(!opens(&mut world, "alice") && !opens(&mut world, "bob"));
+}
+
+#[test]
+fn without_four_eyes_who_asks_may_have_given_it() {
+    let policy = |four_eyes: bool| {
+        let text = format!("[class.c]\nfour_eyes = {four_eyes}\n[[rule]]\neffect = \"ask\"\nclass = \"c\"\n");
+        crate::policy::Policy::parse(&text).unwrap()
+    };
+    let mut world = World::two_of_three_under(policy(false).text());
+    let request = world.ask_of(fetch(), "builder", "alice");
+    for seed in [ALICE, BOB] {
+        world.approve_for_good(seed, request, &Terms::exact());
+    }
+    let grant = world.grantable(request).unwrap();
+    let grant = world.say(GATE, grant);
+    let opens = |world: &mut World, user: &str| {
+        let request = world.ask_of(fetch(), "builder", user);
+        matches!(world.verdict(request), Verdict::Open(leave) if leave.basis() == &Basis::Grant(grant))
+    };
+    assert!(opens(&mut world, "alice"));
+    assert_eq!(state(&world, grant), State::Stands);
+    let mut contents = world.contents(three(), 2, 2);
+    contents.policy = Some(policy(true));
+    world.change(contents, &[ALICE, BOB]);
+    assert!(!opens(&mut world, "alice") && opens(&mut world, "Maria"));
+    assert_eq!(state(&world, grant), State::TooFewLeft { left: 1, need: 2 });
 }
 
 #[test]
@@ -285,6 +338,7 @@ fn a_rules_uses_are_counted_since_a_time_and_forgotten_with_its_text() {
     let before = standing.clone();
     standing.forget_uses();
     assert_eq!((standing.used(7, None), before.used(7, None)), (0, 4));
+    assert_ne!(standing, before);
     (0..1500).for_each(|millis| standing.use_rule(7, time(millis)));
     assert_eq!((standing.used(7, None), standing.used(7, Some(time(1400)))), (1000, 99));
 }
@@ -372,6 +426,7 @@ fn sign_by_carol(revocation: Revocation) -> Verified<Revocation> {
 fn among_many_only_those_in_its_place_are_compared() {
     let world = World::two_of_three();
     let mut standing = Standing::default();
+    assert!(standing.is_empty());
     for n in 0..300_u32 {
         let name = format!("r{n}");
         standing.give(held(
@@ -386,7 +441,36 @@ fn among_many_only_those_in_its_place_are_compared() {
         .index
         .candidates(&command(&[b"git", b"fetch", b"r123"]), &asked_by);
     assert_eq!(found, [123]);
+    assert!(!standing.is_empty());
+    assert_ne!(standing, Standing::default());
     assert!(standing.index.candidates(&fetch(), &asked_by).is_empty());
+}
+
+#[test]
+fn a_grant_keeps_its_place_until_and_including_its_last_time() {
+    let mut world = World::two_of_three();
+    let mut standing = Standing::default();
+    let until = Terms {
+        not_after: Some(world.time().plus_millis(10)),
+        ..Terms::exact()
+    };
+    for wait in [10, 1, 0] {
+        standing.give(held(&world, &fetch(), "Maria", &until));
+        world.wait(wait);
+    }
+    let asked_by = world.request(fetch()).asked_by;
+    assert_eq!(
+        standing.index.candidates(&fetch(), &asked_by),
+        [2],
+        "the last came too late for the others"
+    );
+    let mut standing = Standing::default();
+    world.now -= 11;
+    for wait in [10, 0] {
+        standing.give(held(&world, &fetch(), "Maria", &until));
+        world.wait(wait);
+    }
+    assert_eq!(standing.index.candidates(&fetch(), &asked_by), [0, 1]);
 }
 
 #[test]

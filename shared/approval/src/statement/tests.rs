@@ -51,7 +51,14 @@ fn no_byte_can_be_changed_left_out_or_added() {
         let cut = [&text[..index], &text[index + 1..]].concat();
         assert!(verify(&cut).is_err(), "cut {index}");
     }
-    for bad in [format!("{text}\n"), format!(" {text}"), text.replace(",\"", ", \"")] {
+    let keyid = identity(ALICE).party().to_string();
+    for bad in [
+        format!("{text}\n"),
+        format!(" {text}"),
+        text.replace(",\"", ", \""),
+        // The same key in bech32's other case.
+        text.replace(&keyid, &keyid.to_uppercase()),
+    ] {
         assert!(matches!(verify(&bad), Err(StatementError::Spelling(_))));
     }
 }
@@ -104,14 +111,22 @@ fn a_payload_is_read_as_the_kind_that_was_signed() {
 
 #[test]
 fn a_payload_error_shows_nothing_of_the_sender_but_printable_ascii() {
-    let text = dsse(STRANGER, "device", "{\"\u{1b}]0;owned\u{7}\u{202e}\":1}".as_bytes());
-    let Err(StatementError::Payload(words)) = verify(&text) else {
-        panic!("taken")
-    };
-    assert!(
-        words.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && words.len() <= 200,
-        "{words}"
-    );
+    let long = format!("{{\"{}\":1}}", "x".repeat(500));
+    for payload in [
+        "{\"\u{1b}]0;owned\u{7}\u{202e}\":1}",
+        // Spelled out in JSON it is a name like any other, and quoted.
+        r#"{"\u001b]0;owned\u0007\u202e\u0061":1}"#,
+        "{\"\u{202e}\u{e9}owned\":1}",
+        &long,
+    ] {
+        let Err(StatementError::Payload(words)) = verify(&dsse(STRANGER, "device", payload.as_bytes())) else {
+            panic!("taken")
+        };
+        assert!(
+            words.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && words.len() <= 200,
+            "{words}"
+        );
+    }
 }
 
 #[test]
@@ -123,6 +138,10 @@ fn the_bounds_are_exact() {
     };
     assert!(padded(PAYLOAD_BYTES).is_ok());
     assert_eq!(padded(PAYLOAD_BYTES + 1), Err(StatementError::TooLarge));
+    assert!(matches!(
+        Signed::parse(&vec![b'{'; SIGNED_BYTES]),
+        Err(StatementError::Spelling(_))
+    ));
     assert_eq!(
         Signed::parse(&vec![b'{'; SIGNED_BYTES + 1]).unwrap_err(),
         StatementError::TooLarge

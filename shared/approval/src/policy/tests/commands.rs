@@ -108,6 +108,15 @@ fn d33_always_for_a_wrapper_is_no_policy() {
 }
 
 #[test]
+fn what_is_denied_is_denied_in_each_of_its_versions() {
+    let policy = policy("mode = \"full\"\n[[rule]]\neffect = \"deny\"\ncommand = [\"tool-1\"]\n");
+    for program in ["tool-1", "tool", "tool-2", "tool-1-2", "/opt/tool-1-2"] {
+        assert_eq!(says(&policy, &[program]), Says::Deny, "{program}");
+    }
+    assert_eq!(says(&policy, &["tools"]), Says::Allow);
+}
+
+#[test]
 fn d34_a_string_is_no_glob() {
     let literal = r#"["rm", "*", "?"]"#;
     assert!(allows(literal, command(&["rm", "*", "?"])));

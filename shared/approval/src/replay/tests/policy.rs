@@ -35,7 +35,7 @@ fn a_request_says_what_the_policy_says_about_it() {
         (3, false, true, true)
     );
     assert_eq!(good.risk.as_ref().map(crate::Name::as_str), Some("deploy"));
-    let other = |edit: &dyn Fn(&mut crate::request::Request)| {
+    let other = |edit: &dyn Fn(&mut Request)| {
         let mut request = good.clone();
         edit(&mut request);
         world.judge(GATE, request)
@@ -201,11 +201,23 @@ fn forbidden_is_what_the_policy_forbids() {
 }
 
 #[test]
+fn forbidden_is_what_the_policy_forbids_when_it_ends() {
+    let until = "[[rule]]\neffect = \"deny\"\ncommand = [\"git\", \"gc\"]\nuntil = UNTIL\n";
+    let mut world = World::two_of_three_under(&until.replace("UNTIL", "2026-11-20T14:01:00Z"));
+    let never = world.ask(command(&[b"git", b"gc"]));
+    let by_rule = |world: &World| world.outcome(never, Ended::Forbidden(Forbidden { rule: Some(0) }));
+    assert!(world.judge(GATE, by_rule(&world)).is_ok());
+    world.wait(60_000);
+    assert_eq!(kind(world.judge(GATE, by_rule(&world))), FindingKind::NotForbidden);
+}
+
+#[test]
 fn a_tool_call_is_released_and_a_command_runs() {
     let mut world = World::two_of_three();
     let (call, run) = (world.ask(tool("{}")), world.ask(command(&[b"git"])));
     let change = world.ask(Action::Roster(world.contents(three(), 1, 1)));
-    for request in [call, run, change] {
+    let secret = world.ask(Action::Secret(crate::sample::secret_use()));
+    for request in [call, run, change, secret] {
         world.approve(ALICE, request);
         world.approve(BOB, request);
         world.permit(request);
@@ -214,6 +226,8 @@ fn a_tool_call_is_released_and_a_command_runs() {
     let end = |request, result| world.judge(GATE, world.outcome(request, result));
     assert!(end(call, released()).is_ok() && end(run, ran(Exit::Code(0), None)).is_ok());
     assert_eq!(kind(end(call, ran(Exit::Code(0), None))), FindingKind::NotACommand);
+    assert!(end(secret, released()).is_ok());
+    assert_eq!(kind(end(secret, ran(Exit::Code(0), None))), FindingKind::NotACommand);
     assert_eq!(kind(end(run, released())), FindingKind::NotReleasable);
     assert_eq!(kind(end(change, released())), FindingKind::NotReleasable);
     assert!(end(change, Ended::Unknown(Nothing {})).is_ok());
