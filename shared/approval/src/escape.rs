@@ -315,12 +315,33 @@ mod tests {
         for code in 0..0x80_u8 {
             assert_eq!(is_allowed(char::from(code)), (0x20..0x7f).contains(&code), "{code:x}");
         }
-        // One of each category that PROTOCOL.md 11 names, then of those nearest to them: modifiers, numbers, marks, signs.
+        // One of each category that PROTOCOL.md 11 names, then of those nearest to them: modifiers, numbers, marks, signs,
+        // and digits that are drawn from left to right only among others; last, letters that join the one beside them.
         for shown in ['\u{c9}', '\u{e9}', '\u{1c5}', '\u{5b57}', '\u{aa}', '\u{966}'] {
             assert!(is_allowed(shown), "{:x}", u32::from(shown));
         }
         for spelled in [
-            '\u{2b0}', '\u{2160}', '\u{b2}', '\u{301}', '\u{903}', '\u{20ac}', '\u{a0}', '\u{ad}', '\u{e000}',
+            '\u{2b0}',
+            '\u{2160}',
+            '\u{b2}',
+            '\u{301}',
+            '\u{903}',
+            '\u{20ac}',
+            '\u{a0}',
+            '\u{ad}',
+            '\u{ff10}',
+            '\u{1d7ce}',
+            '\u{111c2}',
+            '\u{111c3}',
+            '\u{113d1}',
+            '\u{1193f}',
+            '\u{11941}',
+            '\u{11a3a}',
+            '\u{11a84}',
+            '\u{11a89}',
+            '\u{11d46}',
+            '\u{11f02}',
+            '\u{e000}',
         ] {
             assert!(!is_allowed(spelled), "{:x}", u32::from(spelled));
         }

@@ -367,6 +367,40 @@ fn a_grant_of_the_very_request_that_it_opens_is_shown_with_it() {
 }
 
 #[test]
+fn no_grant_is_of_before_its_request() {
+    let mut world = World::two_of_three();
+    let granted = world.ask(command(&[b"git", b"fetch"]));
+    let asked = world.replay.time().unwrap();
+    world.approve_for_good(ALICE, granted, &Terms::exact());
+    world.approve_for_good(BOB, granted, &Terms::exact());
+    let good = world.grantable(granted).unwrap();
+    world.say(GATE, good.clone());
+    let request = world.ask(command(&[b"git", b"fetch"]));
+    // 2 granted request, 3 and 4 approvals, 5 grant, 6 request, 7 permit
+    let given_at = |time: Time| {
+        let mut world = world.clone();
+        let grant = sign(&identity(GATE), crate::grant::Grant { time, ..good.clone() }).unwrap();
+        let permit = Permission {
+            request,
+            roster: good.roster,
+            basis: Basis::Grant(grant.digest()),
+            confined: Vec::new(),
+            time: world.time(),
+        };
+        let permit = sign(&identity(GATE), permit).unwrap();
+        world.entries[5] = grant.signed().clone();
+        world.entries.push(permit.signed().clone());
+        check(&forged(&world, &[1, 2, 3, 4, 5, 6, 7]))
+    };
+    given_at(asked).unwrap();
+    let error = given_at(Time::from_millis(asked.millis() - 1).unwrap()).unwrap_err();
+    assert!(
+        matches!(&error, ProofFileError::Entry(finding) if finding.index == 5 && matches!(finding.kind, FindingKind::Time { .. })),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_gate_cannot_prove_by_a_grant_that_nobody_gave() {
     let mut world = World::two_of_three();
     let granted = world.ask(command(&[b"git", b"fetch"]));
