@@ -42,7 +42,8 @@ struct Heard {
     /// Whether the checkpoint is of this very log.
     of_this_log: bool,
     decision: Verified<Decision>,
-    recorded: bool,
+    /// Its position in the transcript, if it got there: what is refused at first may come again later.
+    recorded: Option<u64>,
 }
 
 /// How often what happened: a history that nothing happens in proves nothing.
@@ -295,7 +296,7 @@ impl<'a> Life<'a> {
             answer,
             of_this_log,
             decision,
-            recorded: false,
+            recorded: None,
         });
         self.hear(self.heard.len() - 1);
         // Somebody who says yes to it is seldom alone.
@@ -328,7 +329,7 @@ impl<'a> Life<'a> {
             answer,
             of_this_log: true,
             decision,
-            recorded: false,
+            recorded: None,
         });
         self.hear(self.heard.len() - 1);
     }
@@ -382,10 +383,12 @@ impl<'a> Life<'a> {
             && answer.ours
             && of_this_log
             && answer.seen > asked.index
-            && !recorded;
+            && recorded.is_none();
         let took = self.append(&decision);
         assert_eq!(took.is_ok(), takes, "{took:?} of {answer:?}");
-        self.heard[at].recorded |= takes;
+        if takes {
+            self.heard[at].recorded = Some(self.replay.size() - 1);
+        }
         self.count(if takes { "decisions" } else { "decisions refused" });
     }
 
@@ -397,9 +400,12 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// The decisions about a request, in transcript order.
     fn recorded(&self, number: usize) -> Vec<Heard> {
-        let here = |heard: &&Heard| heard.recorded && heard.answer.about == number;
-        self.heard.iter().filter(here).cloned().collect()
+        let here = |heard: &&Heard| heard.recorded.is_some() && heard.answer.about == number;
+        let mut recorded: Vec<Heard> = self.heard.iter().filter(here).cloned().collect();
+        recorded.sort_by_key(|heard| heard.recorded);
+        recorded
     }
 
     fn end(&mut self) {

@@ -14,7 +14,7 @@ impl Life<'_> {
         let offered: Vec<usize> = self
             .heard
             .iter()
-            .filter(|heard| heard.recorded && heard.answer.grants.is_some())
+            .filter(|heard| heard.recorded.is_some() && heard.answer.grants.is_some())
             .map(|heard| heard.answer.about)
             .collect();
         let any = self.dice.below(self.requests.len() as u64) as usize;
