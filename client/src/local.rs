@@ -1,16 +1,19 @@
 //! What programs on the gate's own machine say to it: JSON lines over the gate's unix socket, one question a connection.
 //! Nothing here decides; a question that needs a yes becomes a request (PROTOCOL.md section 8.3).
 
+mod ask;
+mod standing;
+mod status;
+
 use serde::{Deserialize, Serialize};
 
-use approval::action::{SecretUse, ToolCall};
 use approval::change::Change;
-use approval::grant::Terms;
 use approval::outcome::Ended;
-use approval::permit::Confined;
-use approval::request::AskedBy;
-use approval::roster::{Quorum, Role, Unenrolled};
-use approval::scalar::{ByteString, Id16};
+use approval::roster::{Quorum, Role};
+
+pub use ask::{Ask, AskCommand, ToolName, What};
+pub use standing::{Explained, Standing, State, Woken, Would};
+pub use status::{DeviceStatus, GrantStatus, Status};
 
 /// Longest line in bytes: the largest argv with room for its escapes, and the largest standard input (1 MiB) in base64.
 pub const MAX_LINE: usize = 2 * 1024 * 1024;
@@ -97,102 +100,6 @@ pub enum Question {
     },
     /// How is the gate?
     Status {},
-}
-
-/// An action to be approved, and for whom.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ask {
-    /// What is to be done.
-    pub what: What,
-    /// The agent's words about it.
-    #[serde(default)]
-    pub reason: String,
-    /// Who asks: a name, or `outer/inner` for an agent that works for another.
-    #[serde(default)]
-    pub agent: Option<String>,
-    /// The agents above it, the outermost first; those before a slash in `agent` come after these.
-    #[serde(default)]
-    pub under: Vec<String>,
-    /// For whom.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// In which conversation.
-    #[serde(default)]
-    pub conversation: Option<String>,
-    /// On which platform.
-    #[serde(default)]
-    pub platform: Option<String>,
-    /// How long the admins have, in ms.
-    #[serde(default)]
-    pub expires_ms: Option<u64>,
-    /// Drawn by whoever asks, at random: asking again with it, after a connection that broke, goes on with the same request.
-    #[serde(default)]
-    pub ticket: Option<Id16>,
-}
-
-impl Ask {
-    /// This action, asked by nobody in particular.
-    pub fn of(what: What) -> Self {
-        Self {
-            what,
-            reason: String::new(),
-            agent: None,
-            under: Vec::new(),
-            user: None,
-            conversation: None,
-            platform: None,
-            expires_ms: None,
-            ticket: None,
-        }
-    }
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    /// Run this program; the gate does it.
-    Command(AskCommand),
-    /// Call this tool; whoever asked does it.
-    Tool(ToolCall),
-    /// Use this secret; whoever asked does it.
-    Secret(SecretUse),
-}
-
-/// A command, before its program is looked up and its files are hashed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AskCommand {
-    /// The whole argument vector; the first element names the program.
-    pub argv: Vec<ByteString>,
-    /// Where it is to run.
-    pub directory: ByteString,
-    /// Additions to the gate's default environment.
-    #[serde(default)]
-    pub env: Vec<(ByteString, ByteString)>,
-    /// What it reads, in base64; nothing if left out.
-    #[serde(default)]
-    pub stdin: Option<String>,
-    /// Wall-time limit in ms.
-    #[serde(default)]
-    pub wall_ms: Option<u64>,
-    /// Limit of the output of both streams in bytes.
-    #[serde(default)]
-    pub output_bytes: Option<u64>,
-    /// Limit of its memory in bytes; 0 or left out for none.
-    #[serde(default)]
-    pub memory_bytes: Option<u64>,
-}
-
-/// A tool of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolName {
-    /// The server.
-    pub server: String,
-    /// The tool.
-    pub tool: String,
 }
 
 /// What the gate answers, one line each, until it closes the connection.
@@ -318,131 +225,6 @@ pub enum Answer {
     },
 }
 
-/// What may have become of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Its admins are asked.
-    Pending,
-    /// It may be redeemed.
-    Allowed,
-    /// It is permitted, and its command runs.
-    Running,
-    /// It was redeemed, or its command is over.
-    Used,
-    /// An admin said no.
-    Denied,
-    /// The policy says no.
-    Forbidden,
-    /// Nobody said yes in time, or nobody redeemed it in time.
-    Expired,
-    /// Whoever asked took it back.
-    Withdrawn,
-}
-
-impl State {
-    /// Whether nothing can become of it any more.
-    pub fn is_over(self) -> bool {
-        !matches!(self, Self::Pending | Self::Allowed | Self::Running)
-    }
-}
-
-/// How a request is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Standing {
-    /// Digest of the request.
-    pub id: String,
-    /// Who asked.
-    pub asked_by: AskedBy,
-    /// What became of it.
-    pub state: State,
-    /// What to tell the model.
-    pub sentence: String,
-    /// What those said who denied it, or what forbids it.
-    pub reason: Option<String>,
-    /// People who approved, or denied.
-    pub by: Vec<String>,
-    /// When it expires or expired, ms since 1970.
-    pub expires: u64,
-    /// Three digits to show to the admins, while they are asked.
-    pub number: Option<String>,
-    /// How it ended, if it did.
-    pub result: Option<Ended>,
-}
-
-/// Something became of a request that nobody waits for: its agent is to be woken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Woken {
-    /// Digest of the request.
-    pub id: String,
-    /// Who asked.
-    pub asked_by: AskedBy,
-    /// What became of it.
-    pub state: State,
-    /// What to tell the model.
-    pub sentence: String,
-    /// What those said who denied it, or what forbids it.
-    pub reason: Option<String>,
-}
-
-/// What the answer to a question would be.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Explained {
-    /// What would happen.
-    pub verdict: Would,
-    /// Who or what says so, in words.
-    pub because: String,
-    /// The rule that decides, counted from 0.
-    pub rule: Option<u32>,
-    /// Where that rule stands in the policy's text, counted from 1.
-    pub line: Option<u32>,
-    /// The class of risk.
-    pub risk: Option<String>,
-    /// How many people must say yes, where people are asked.
-    pub need: u16,
-    /// Who they could be.
-    pub people: Vec<String>,
-    /// All that the policy has to say about it, in its order.
-    pub considered: Vec<String>,
-    /// The action as an admin would see it.
-    pub shown: String,
-}
-
-/// What would happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Would {
-    /// It would be done at once.
-    Allow,
-    /// The admins would be asked.
-    Ask,
-    /// It would be forbidden.
-    Forbid,
-    /// The gate would refuse: nobody is enrolled.
-    Refuse,
-}
-
-/// A grant that stands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GrantStatus {
-    /// Its digest.
-    pub id: String,
-    /// Digest of the request whose like it covers.
-    pub request: String,
-    /// For whom.
-    pub asked_by: AskedBy,
-    /// That request's action as an admin saw it.
-    pub shown: String,
-    /// What else it covers, and for how long.
-    pub terms: Terms,
-    /// Who gave it.
-    pub by: Vec<String>,
-    /// Permits by it so far.
-    pub used: u64,
-    /// When it was given, ms since 1970.
-    pub made: u64,
-}
-
 /// Kinds of local errors, by what the caller does differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -473,52 +255,4 @@ pub enum Fault {
 pub struct Confirm {
     /// Whether both sides show the same code.
     pub confirm: bool,
-}
-
-/// How a gate is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// Its identity.
-    pub gate: String,
-    /// Its relay.
-    pub relay: String,
-    /// Whether it is connected to the relay now.
-    pub connected: bool,
-    /// Why it refuses to sign, if it does.
-    pub halted: Option<String>,
-    /// Entries in the transcript.
-    pub size: u64,
-    /// Epoch of the roster in force.
-    pub epoch: u32,
-    /// Requests that wait.
-    pub pending: u64,
-    /// Grants that stand.
-    pub grants: u64,
-    /// Whether a policy is in force; without one everything is asked.
-    pub policy: bool,
-    /// What happens while nobody is enrolled.
-    pub unenrolled: Unenrolled,
-    /// What holds commands in, as found at the gate's start.
-    pub confined: Vec<Confined>,
-    /// Whether the agent can be the gate's own user, who can read its keys.
-    pub same_user: bool,
-    /// By how many ms the gate's clock is ahead of a wall clock that was set back.
-    pub clock_ahead_ms: u64,
-    /// The devices it writes to.
-    pub devices: Vec<DeviceStatus>,
-}
-
-/// How one device is, as the gate knows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeviceStatus {
-    /// Its identity.
-    pub party: String,
-    /// Whose it is.
-    pub person: String,
-    /// Its name.
-    pub device: String,
-    /// The transcript size that it acknowledged.
-    pub acked: u64,
-    /// When it was last heard of, ms since 1970; 0 for never.
-    pub heard: u64,
 }

@@ -1,27 +1,24 @@
 //! The gate's side of letting a device in (PROTOCOL.md section 13): one task for each invite, from the link to the person's
-//! confirmation. The roster is changed by the engine, at once while there is no admin, else by a request that the admins answer.
+//! confirmation. What becomes of the confirmed device is in `admission`.
 
 use rand_core::OsRng;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use approval::device::Device;
 use approval::invite::{Invite, InviteSecret};
 use approval::pairing::{self, Address, Challenge, Join, Pairing, Reveal};
-use approval::roster::{Quorum, Role, Roster};
-use approval::{Digest, Name, RelayUrl, Signed, Text, Time, Verified};
+use approval::roster::{Quorum, Role};
+use approval::{Name, RelayUrl, Text, Time};
 use wire::envelope::{Content, EnvelopeKey, EnvelopeSecret};
 use wire::identity::PartyId;
-use wire::mailbox::{Capability, CapabilityHash, MailboxId, MailboxKey};
+use wire::mailbox::{Capability, MailboxId, MailboxKey};
 
-use super::work::{Effect, Work};
-use super::{Event, Gate};
+use super::Event;
+use super::admission::{Admission, Admitted};
 use crate::channel::{Leaf, check_key_package};
 use crate::clock::wall;
 use crate::link::{self, LinkEvent, LinkHandle};
 use crate::local::{Answer, Fault};
-use crate::party::{PEER_BYTES, PEER_ENVELOPES, PartyError, random16};
-use crate::store::{Outgoing, PairingRow, Peer};
+use crate::party::{PEER_BYTES, PEER_ENVELOPES, random16};
 
 /// What the relay keeps of a pairing's messages, in seconds: as long as an invite lives.
 const TTL_SECONDS: u32 = 10 * 60;
@@ -36,69 +33,6 @@ pub(crate) struct Seed {
     pub(super) relay: String,
     pub(super) mailbox: MailboxId,
     pub(super) envelope_key: watch::Receiver<EnvelopeKey>,
-}
-
-/// A device that was paired and confirmed at the gate.
-pub struct Admission {
-    person: Name,
-    role: Role,
-    quorum: Option<Quorum>,
-    device: Verified<Device>,
-    key_package: Vec<u8>,
-    address: Address,
-    issued: CapabilityHash,
-    /// The sealed refusal, for the case that the admins say no much later.
-    refusal: Vec<u8>,
-    done: mpsc::Sender<Admitted>,
-}
-
-/// How the engine took an admission.
-#[derive(Clone, Debug)]
-pub(super) enum Admitted {
-    /// The device is in the roster.
-    In { epoch: u32 },
-    /// The admins must approve this request first.
-    Waiting { request: Digest, need: u16 },
-    /// It can't be.
-    Refused(String),
-}
-
-/// A device that waits for the admins, as it is stored.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct WaitingDevice {
-    request: Digest,
-    device: Signed,
-    key_package: Vec<u8>,
-    mailbox: [u8; 32],
-    envelope_key: [u8; 32],
-    capability: [u8; 32],
-    issued: [u8; 32],
-    refusal: Vec<u8>,
-}
-
-impl WaitingDevice {
-    pub(super) fn key_package(&self) -> &[u8] {
-        &self.key_package
-    }
-
-    pub(super) fn issued(&self) -> CapabilityHash {
-        CapabilityHash::from_bytes(self.issued)
-    }
-
-    pub(super) fn peer(&self) -> Result<Peer, PartyError> {
-        const WHAT: PartyError = PartyError::Lacks("a readable address of a waiting device");
-        let device = self.device.verify()?.device().ok_or(WHAT)?;
-        Ok(Peer {
-            party: device.party,
-            mailbox: MailboxId::from_bytes(self.mailbox).map_err(|_| WHAT)?,
-            envelope_key: EnvelopeKey::from_bytes(self.envelope_key).map_err(|_| WHAT)?,
-            capability: Capability::from_bytes(&self.capability),
-            issued: self.issued(),
-            acked_size: 0,
-            acked_epoch: 0,
-            heard: 0,
-        })
-    }
 }
 
 fn fault(kind: Fault, message: impl std::fmt::Display) -> Answer {
@@ -445,133 +379,5 @@ impl Inviting {
             }
         };
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), stored).await;
-    }
-}
-
-impl Gate {
-    /// Takes a confirmed device: into the roster at once while there is no admin, else to the admins.
-    pub(super) async fn admit(&mut self, work: &mut Work, admission: &Admission) -> Result<(), PartyError> {
-        let admitted = match self.try_admit(work, admission).await? {
-            Ok(admitted) => admitted,
-            Err(why) => Admitted::Refused(why),
-        };
-        work.effects.push(Effect::Admitted(admission.done.clone(), admitted));
-        Ok(())
-    }
-
-    async fn try_admit(
-        &mut self,
-        work: &mut Work,
-        admission: &Admission,
-    ) -> Result<Result<Admitted, String>, PartyError> {
-        if let Some(halted) = &self.halted {
-            return Ok(Err(format!("the gate doesn't sign: {halted}")));
-        }
-        let roster = self.party.replay.roster().ok_or(PartyError::Lacks("a roster"))?;
-        let mut contents =
-            match roster
-                .contents()
-                .with_device(admission.person.clone(), admission.role, admission.device.clone())
-            {
-                Ok(contents) => contents,
-                Err(error) => return Ok(Err(error.to_string())),
-            };
-        if let Some(quorum) = admission.quorum {
-            contents = match contents.with(&approval::change::Change::Quorum(quorum)) {
-                Ok(contents) => contents,
-                Err(error) => return Ok(Err(error.to_string())),
-            };
-        }
-        let enrolled = roster.is_enrolled();
-        let mut device = WaitingDevice {
-            request: Digest([0; 32]),
-            device: admission.device.signed().clone(),
-            key_package: admission.key_package.clone(),
-            mailbox: *admission.address.mailbox.as_bytes(),
-            envelope_key: *admission.address.envelope_key.as_bytes(),
-            capability: *admission.address.capability.to_bytes(),
-            issued: *admission.issued.as_bytes(),
-            refusal: admission.refusal.clone(),
-        };
-        if !enrolled {
-            self.keep_device(work, &device, u64::MAX >> 1).await?;
-            let now = self.clock.now();
-            self.change_roster(work, contents, None, now).await?;
-            let epoch = self.party.replay.roster().map_or(0, |roster| roster.epoch);
-            return Ok(Ok(Admitted::In { epoch }));
-        }
-        if self.party.replay.open().count() >= 64 {
-            return Ok(Err("too many requests are pending".to_owned()));
-        }
-        let request = self.request_roster(work, contents, "operator").await?;
-        device.request = request;
-        let (expires, need) = self
-            .party
-            .replay
-            .request(&request)
-            .map_or((0, 0), |open| (open.request().expires.millis(), open.request().need));
-        self.keep_device(work, &device, expires).await?;
-        Ok(Ok(Admitted::Waiting { request, need }))
-    }
-
-    async fn keep_device(&self, work: &mut Work, device: &WaitingDevice, expires: u64) -> Result<(), PartyError> {
-        let mailbox = MailboxId::from_bytes(device.mailbox).map_err(|_| PartyError::Lacks("a mailbox"))?;
-        let state = serde_json::to_string(device).map_err(|_| PartyError::Lacks("a device that can be stored"))?;
-        work.turn
-            .tx
-            .set_pairing(&PairingRow {
-                mailbox,
-                expires,
-                state,
-            })
-            .await?;
-        Ok(())
-    }
-
-    pub(super) async fn waiting_devices(&self, work: &mut Work) -> Result<Vec<WaitingDevice>, PartyError> {
-        let rows = work.turn.tx.pairings().await?;
-        rows.iter()
-            .map(|row| serde_json::from_str(&row.state).map_err(|_| PartyError::Lacks("a readable waiting device")))
-            .collect()
-    }
-
-    /// The waiting devices that a new roster lets in.
-    pub(super) async fn newcomers(
-        &self,
-        work: &mut Work,
-        next: &Verified<Roster>,
-    ) -> Result<Vec<WaitingDevice>, PartyError> {
-        let before = self.party.replay.roster();
-        let known = |party: &PartyId| before.is_some_and(|roster| roster.person_of(party).is_some());
-        let mut newcomers = Vec::new();
-        for device in self.waiting_devices(work).await? {
-            let party = device.peer()?.party;
-            if next.person_of(&party).is_some() && !known(&party) {
-                newcomers.push(device);
-            }
-        }
-        Ok(newcomers)
-    }
-
-    /// A request ended without a permit: the device that waited for it is told, and forgotten.
-    pub(super) async fn forget_device(&mut self, work: &mut Work, request: &Digest) -> Result<(), PartyError> {
-        for device in self.waiting_devices(work).await? {
-            if device.request == *request {
-                let peer = device.peer()?;
-                self.party
-                    .post(
-                        &mut work.turn.tx,
-                        &peer,
-                        Content::Pairing,
-                        &device.refusal,
-                        Outgoing::Fleeting,
-                        0,
-                    )
-                    .await?;
-                work.turn.tx.remove_pairing(&peer.mailbox).await?;
-                work.effects.push(Effect::Revoke(peer.issued));
-            }
-        }
-        Ok(())
     }
 }

@@ -1,73 +1,34 @@
 //! One unit of the gate's work: a batch of events, one transaction, and what is done once that is safe on disk.
 //! Order is everything here: verify, append, flush, and only then run, send or tell.
 
+mod effect;
+mod publish;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use approval::checkpoint::Checkpoint;
-use approval::decide::Permit;
+use approval::Digest;
 use approval::message::Message;
 use approval::outcome::{Ended, Nothing};
-use approval::{Digest, Signed};
 use wire::envelope::Content;
 use wire::identity::PartyId;
-use wire::mailbox::CapabilityHash;
 
 use super::prepare::How;
-use super::{ClientId, Event, Gate, GateError, Prepared};
+use super::{Event, Gate, GateError, Prepared};
 use crate::link::LinkEvent;
-use crate::local::{Answer, Fault, Woken};
+use crate::local::{Answer, Fault};
 use crate::outbox;
-use crate::party::{PEER_BYTES, PEER_ENVELOPES, PartyError, Turn, keep_snapshot};
-use crate::store::{Outgoing, Peer, Post};
+use crate::party::{PartyError, Turn, keep_snapshot};
+use crate::store::Post;
 
-/// Leaves of one `entries` message, in bytes: what a channel message holds, less its checkpoint and lengths.
-const ENTRIES_BYTES: usize = 62_000;
+pub(super) use effect::Effect;
+use publish::Appended;
 
 /// How much a state of the replay may cite that is kept at every commit: some dozens of grants beside what is open. With more, reading a few entries again
 /// at a start is cheaper than writing all of it with each permit.
 const EVERY_COMMIT: usize = 512;
 /// Entries between two states that are kept, where they cite more than that.
 const BETWEEN: u64 = 256;
-
-/// A statement appended in this unit, with the tree as it was right after it.
-struct Appended {
-    signed: Signed,
-    size: u64,
-    root: [u8; 32],
-}
-
-/// What is done after the commit.
-pub(super) enum Effect {
-    /// Say something to one local program.
-    Answer(mpsc::Sender<Answer>, Answer),
-    /// Say something to whoever waits for a request.
-    Tell(Digest, Answer),
-    /// Say the last thing to whoever waits for a request.
-    End(Digest, Answer),
-    /// Say the last thing to one program that waits.
-    Hang(ClientId, mpsc::Sender<Answer>, Answer),
-    /// Run what was permitted, with what it is to read.
-    Run(Permit, Option<Vec<u8>>),
-    /// Wake whoever asked without waiting.
-    Wake(Digest, Woken),
-    /// Forget what was in memory about a request that is over without a last word.
-    Over(Digest),
-    /// What was told about a request doesn't hold any more: it may be told again.
-    Forget(Digest),
-    /// A program was told how a request is and waits no more.
-    Waited(ClientId),
-    /// Begin to read our mailbox.
-    Read,
-    /// Let a device write to us.
-    Allow(CapabilityHash),
-    /// Stop a device writing to us.
-    Revoke(CapabilityHash),
-    /// Tell the pairing how it ended.
-    Admitted(mpsc::Sender<super::pairing::Admitted>, super::pairing::Admitted),
-}
 
 /// The unit itself.
 pub(super) struct Work {
@@ -381,47 +342,6 @@ impl Gate {
         }
     }
 
-    /// Somebody speaks in an epoch whose keys are gone here, so it can't be heard who. Whoever hasn't acknowledged a commit gets everything again that leads
-    /// up to it: without that a member whom the relay kept a commit from would be deaf and mute for good.
-    async fn lead_on(&mut self, work: &mut Work) -> Result<(), PartyError> {
-        let now = crate::clock::wall();
-        for party in work.turn.tx.awaited(Outgoing::Epoch).await? {
-            if !work
-                .turn
-                .tx
-                .in_flight(&party, Outgoing::Epoch, now, &self.party.pace)
-                .await?
-            {
-                work.turn.tx.resend(&party).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends a statement to transcript and database. What the replay refuses is not appended.
-    pub(super) async fn append(&mut self, work: &mut Work, statement: &Signed) -> Result<(), PartyError> {
-        let position = self.party.replay.size();
-        let entry = self.party.replay.next(statement.as_bytes())?;
-        let statement = entry.statement();
-        work.turn
-            .tx
-            .add_entry(
-                position,
-                &statement.digest(),
-                statement.kind().as_str(),
-                statement.signed().as_bytes(),
-            )
-            .await?;
-        let appended = Appended {
-            signed: statement.signed().clone(),
-            size: self.party.replay.size(),
-            root: self.party.replay.root(),
-        };
-        work.appended.push(appended);
-        work.changed = true;
-        Ok(())
-    }
-
     async fn expire(&mut self, work: &mut Work) -> Result<(), PartyError> {
         let now = self.clock.now();
         let over = |open: &&approval::replay::Pending| open.permit().is_none() && now >= open.request().expires;
@@ -436,160 +356,6 @@ impl Gate {
             self.close(work, request, Ended::Expired(Nothing {}), now).await?;
         }
         Ok(())
-    }
-
-    /// Sends what was appended since the last call to every member, under the group's present epoch.
-    pub(super) async fn publish(&mut self, work: &mut Work) -> Result<(), PartyError> {
-        let appended = std::mem::take(&mut work.appended);
-        let mut rest = appended.as_slice();
-        while let Some(first) = rest.first() {
-            let mut bytes = 0;
-            let count = rest.iter().take_while(|entry| {
-                bytes += entry.signed.as_bytes().len() + 4;
-                bytes <= ENTRIES_BYTES || bytes == entry.signed.as_bytes().len() + 4
-            });
-            let (now, later) = rest.split_at(count.count().max(1));
-            rest = later;
-            let Some(last) = now.last() else { break };
-            let checkpoint = Checkpoint::sign(&self.party.identity, last.size, last.root);
-            work.turn.tx.add_checkpoint(&checkpoint).await?;
-            let leaves = now.iter().map(|entry| entry.signed.clone()).collect();
-            let message = Message::Entries {
-                first: first.size - 1,
-                checkpoint: checkpoint.as_str().to_owned(),
-                leaves,
-            };
-            self.broadcast(work, &message, last.size).await?;
-        }
-        Ok(())
-    }
-
-    async fn broadcast(&mut self, work: &mut Work, message: &Message, covers: u64) -> Result<(), PartyError> {
-        let peers = work.turn.tx.peers().await?;
-        if peers.is_empty() {
-            return Ok(());
-        }
-        let sealed = work.turn.encrypt(&self.party.leaf, message)?;
-        for peer in peers {
-            self.party
-                .post(
-                    &mut work.turn.tx,
-                    &peer,
-                    Content::Mls,
-                    &sealed,
-                    Outgoing::Entries,
-                    covers,
-                )
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Sends one member the transcript from a size on, a few messages' worth.
-    pub(super) async fn catch_up(&mut self, work: &mut Work, peer: &Peer, from: u64) -> Result<(), PartyError> {
-        const MESSAGES: usize = 8;
-        work.turn.tx.drop_kind(&peer.party, Outgoing::Entries).await?;
-        let mut from = from;
-        for _ in 0..MESSAGES {
-            let checkpoints = work.turn.tx.checkpoints_after(from, 256).await?;
-            let Some((furthest, _)) = checkpoints.last() else { break };
-            let entries = work.turn.tx.entries(from, furthest.saturating_sub(from)).await?;
-            let mut bytes = 0;
-            let fit = entries.iter().take_while(|entry| {
-                bytes += entry.as_bytes().len() + 4;
-                bytes <= ENTRIES_BYTES
-            });
-            // At least up to the next checkpoint: it was published in one message before.
-            let fit = from.saturating_add(fit.count() as u64);
-            let Some((size, note)) = checkpoints
-                .iter()
-                .rfind(|(size, _)| *size <= fit)
-                .or(checkpoints.first())
-            else {
-                break;
-            };
-            let count = usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX);
-            let leaves = entries.into_iter().take(count).collect();
-            let message = Message::Entries {
-                first: from,
-                checkpoint: note.clone(),
-                leaves,
-            };
-            let sealed = work.turn.encrypt(&self.party.leaf, &message)?;
-            self.party
-                .post(&mut work.turn.tx, peer, Content::Mls, &sealed, Outgoing::Entries, *size)
-                .await?;
-            from = *size;
-        }
-        Ok(())
-    }
-
-    /// Says something to one member that is replaced by what comes later: no acknowledgement is waited for.
-    pub(super) async fn say(&mut self, work: &mut Work, peer: &Peer, message: &Message) -> Result<(), PartyError> {
-        let sealed = work.turn.encrypt(&self.party.leaf, message)?;
-        self.party
-            .post(&mut work.turn.tx, peer, Content::Mls, &sealed, Outgoing::Fleeting, 0)
-            .await
-    }
-
-    /// Everything that had to wait for the commit.
-    async fn perform(&mut self, done: Done) {
-        let Done { effects, acked, posts } = done;
-        outbox::send(&self.link, posts).await;
-        if let Some(sequence) = acked {
-            self.link.ack(sequence).await;
-        }
-        for effect in effects {
-            match effect {
-                Effect::Answer(to, answer) => drop(to.try_send(answer)),
-                Effect::Tell(request, answer) => {
-                    for asker in self.askers.get(&request).into_iter().flatten() {
-                        drop(asker.answers.try_send(answer.clone()));
-                    }
-                }
-                Effect::End(request, answer) => {
-                    self.asked.remove(&request);
-                    for asker in self.askers.remove(&request).into_iter().flatten() {
-                        let answer = answer.clone();
-                        // Behind the output, which may fill the queue: the last word waits for its turn.
-                        tokio::spawn(async move { drop(asker.answers.send(answer).await) });
-                    }
-                }
-                Effect::Hang(client, to, answer) => {
-                    self.forget_client(client);
-                    tokio::spawn(async move { drop(to.send(answer).await) });
-                }
-                Effect::Run(permit, stdin) => self.start(permit, stdin),
-                Effect::Wake(request, woken) => {
-                    let kept = self.asked.entry(request).or_default();
-                    // Told once for each thing that becomes of it.
-                    if kept.told.replace(woken.state) != Some(woken.state) {
-                        self.wake(&woken);
-                    }
-                }
-                Effect::Over(request) => drop(self.asked.remove(&request)),
-                Effect::Forget(request) => {
-                    if let Some(kept) = self.asked.get_mut(&request) {
-                        kept.told = None;
-                    }
-                }
-                Effect::Waited(client) => self.waiters.retain(|waiter| waiter.client != client),
-                Effect::Read => self.link.read().await,
-                Effect::Allow(hash) => self.link.allow(hash, PEER_ENVELOPES, PEER_BYTES).await,
-                Effect::Revoke(hash) => self.link.revoke(hash).await,
-                Effect::Admitted(to, admitted) => drop(to.try_send(admitted)),
-            }
-        }
-    }
-
-    /// A program that was told that nothing came of its question waits for nothing.
-    fn forget_client(&mut self, client: ClientId) {
-        self.waiters.retain(|waiter| waiter.client != client);
-        self.listeners.retain(|listener| listener.client != client);
-        self.askers.retain(|_, askers| {
-            askers.retain(|asker| asker.client != client);
-            !askers.is_empty()
-        });
     }
 
     /// Who denied a request, and why, for whoever asked.

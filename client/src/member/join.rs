@@ -12,7 +12,8 @@ use approval::{Name, Time, sign};
 use wire::envelope::{Content, EnvelopeSecret};
 use wire::mailbox::{Capability, MailboxKey};
 
-use super::{Batch, Member, Notice};
+use super::work::Batch;
+use super::{Member, Notice};
 use crate::channel::key_package;
 use crate::clock::wall;
 use crate::home::Home;
