@@ -214,10 +214,10 @@ impl Drop for Counted {
 
 impl Visitor {
     /// Counts a frame of so many bytes, and says for how long nothing more should be read.
-    pub(crate) fn sends(&self, bytes: usize, now: Instant) -> Option<Duration> {
+    pub(crate) fn sends(&self, frames: usize, bytes: usize, now: Instant) -> Option<Duration> {
         let account = self.account.as_ref()?;
         let mut tally = account.tally();
-        let frames = tally.frames.spend(1.0, account.allowance.frames, now);
+        let frames = tally.frames.spend(frames as f64, account.allowance.frames, now);
         let bytes = tally.bytes.spend(bytes as f64, account.allowance.bytes, now);
         frames.max(bytes)
     }
@@ -314,12 +314,12 @@ mod tests {
         let later = |seconds| now + Duration::from_secs(seconds);
         let (first, second) = (first.visitor(), second.visitor());
         // Four seconds' worth of frames at once.
-        assert!((0..40).all(|_| first.sends(1, now).is_none()));
-        assert_eq!(second.sends(1, now), Some(Duration::from_millis(100)));
-        assert_eq!(second.sends(1, later(1)), None);
+        assert!((0..40).all(|_| first.sends(1, 1, now).is_none()));
+        assert_eq!(second.sends(1, 1, now), Some(Duration::from_millis(100)));
+        assert_eq!(second.sends(1, 1, later(1)), None);
         // And of bytes.
-        assert_eq!(first.sends(4000, later(10)), None);
-        assert_eq!(first.sends(500, later(10)), Some(Duration::from_millis(500)));
+        assert_eq!(first.sends(1, 4000, later(10)), None);
+        assert_eq!(first.sends(1, 500, later(10)), Some(Duration::from_millis(500)));
     }
 
     #[test]
@@ -349,8 +349,8 @@ mod tests {
             Addresses::new(Allowance::new(bounds)).count(loopback, now).unwrap()
         };
         let (spared, bounded) = (visitor(true), visitor(false));
-        assert_eq!(spared.visitor().sends(1 << 20, now), None);
-        assert!(bounded.visitor().sends(1 << 20, now).is_some());
+        assert_eq!(spared.visitor().sends(1, 1 << 20, now), None);
+        assert!(bounded.visitor().sends(1, 1 << 20, now).is_some());
         assert!((0..9).all(|_| spared.visitor().opens_mailbox(now)));
     }
 

@@ -2,24 +2,20 @@
 //!
 //! They decide nothing; each question comes back with its answer.
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use wire::frame::PutId;
 
-use crate::office::PutOrder;
-use crate::store::{Batch, BatchError, KnownPut, Reader, Store, StoreError, Writer};
+use crate::store::{Batch, BatchError, ExpiredRow, Found, Reader, Store, StoreError, Writer};
 
-/// What the office wants to know.
+/// What the desk wants to know.
+#[derive(Debug)]
 pub(crate) enum Question {
-    /// The bytes of these envelopes, for this reader of this mailbox.
-    Bodies {
+    /// These bundles, for this reader of this mailbox.
+    Bundles {
         mailbox: [u8; 32],
         connection: u64,
         numbers: Vec<i64>,
     },
-    /// Whether this put is known to mailbox `number`.
-    Put { number: i64, order: Box<PutOrder> },
     /// Which puts have expired at this time; and fold the log into the file while at it.
     Expired { now: u64 },
 }
@@ -28,20 +24,15 @@ pub(crate) enum Question {
 pub(crate) enum Report {
     /// A batch was written, or not.
     Written(Box<Batch>, Result<(), BatchError>),
-    /// The answer to [`Question::Bodies`].
-    Bodies {
+    /// The answer to [`Question::Bundles`].
+    Bundles {
         mailbox: [u8; 32],
         connection: u64,
         asked: Vec<i64>,
-        found: Vec<(i64, Bytes)>,
+        found: Vec<Found>,
     },
-    /// The answer to [`Question::Put`].
-    Put {
-        order: Box<PutOrder>,
-        known: Option<KnownPut>,
-    },
-    /// The answer to [`Question::Expired`].
-    Expired { now: u64, puts: Vec<(i64, PutId, u64)> },
+    /// The answer to [`Question::Expired`], and whether there may be more.
+    Expired { rows: Vec<ExpiredRow>, more: bool },
     /// A question can't be answered: the store can't be read.
     Unreadable(sqlx::Error),
 }
@@ -50,41 +41,34 @@ pub(crate) enum Report {
 pub(crate) struct Clerks {
     /// One batch at a time.
     pub(crate) batches: mpsc::Sender<Box<Batch>>,
-    /// Not bounded here: each connection has few questions open, and the sweeper one.
-    pub(crate) questions: mpsc::UnboundedSender<Question>,
     /// What comes back.
     pub(crate) reports: mpsc::UnboundedReceiver<Report>,
     tasks: JoinSet<Result<(), sqlx::Error>>,
 }
 
+/// Where questions go. Not bounded here: each reader has one open, and the sweeper one.
+pub(crate) type Questions = mpsc::UnboundedSender<Question>;
+
 impl Clerks {
-    /// Puts the clerks to work. They stop when this is dropped.
-    pub(crate) fn hire(store: Store) -> Self {
+    /// Puts the clerks to work on the store, and on the questions that come. They stop when this is dropped.
+    pub(crate) fn hire(store: Store, questions: mpsc::UnboundedReceiver<Question>) -> Self {
         let (batches, batches_end) = mpsc::channel(1);
-        let (questions, questions_end) = mpsc::unbounded_channel();
         let (reports_start, reports) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(write(store.writer, batches_end, reports_start.clone()));
-        tasks.spawn(look_up(store.reader, questions_end, reports_start));
+        tasks.spawn(look_up(store.reader, questions, reports_start));
         Self {
             batches,
-            questions,
             reports,
             tasks,
         }
     }
 
-    /// Lets both finish and closes the store.
+    /// Lets both finish and closes the store. The one end of the questions has to be gone.
     pub(crate) async fn dismiss(self) -> Result<(), StoreError> {
-        let Self {
-            batches,
-            questions,
-            mut tasks,
-            ..
-        } = self;
+        let Self { batches, mut tasks, .. } = self;
         // One after the other: the last to close folds the log into the file, and two at once would each leave it to the
         // other.
-        drop(questions);
         closed(tasks.join_next().await)?;
         drop(batches);
         closed(tasks.join_next().await)
@@ -124,26 +108,20 @@ async fn look_up(
 
 async fn answer(reader: &mut Reader, question: Question) -> Result<Report, sqlx::Error> {
     Ok(match question {
-        Question::Bodies {
+        Question::Bundles {
             mailbox,
             connection,
             numbers,
-        } => Report::Bodies {
-            found: reader.bodies(&numbers).await?,
+        } => Report::Bundles {
+            found: reader.bundles(&numbers).await?,
             mailbox,
             connection,
             asked: numbers,
         },
-        Question::Put { number, order } => Report::Put {
-            known: reader.put(number, &order.id).await?,
-            order,
-        },
         Question::Expired { now } => {
             reader.checkpoint().await?;
-            Report::Expired {
-                now,
-                puts: reader.expired_puts(now).await?,
-            }
+            let (rows, more) = reader.expired_puts(now).await?;
+            Report::Expired { rows, more }
         }
     })
 }

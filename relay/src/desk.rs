@@ -1,12 +1,10 @@
 //! Where orders are decided: every mailbox, who reads it, which puts are known, and what the next batch holds
 //! (`PROTOCOL.md`, section 5).
 //!
-//! Nothing here waits: questions to the store and batches for it are left for the office to send. An envelope goes to a
-//! live reader at once; its sender hears `stored` only when it is flushed, or acknowledged by that reader.
+//! Nothing here waits: whoever has an order comes to the desk, is served, and goes. An envelope goes to a live reader at once;
+//! its sender hears `stored` only when it is flushed, or acknowledged by that reader.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::BuildHasher;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use wire::envelope::Envelope;
@@ -21,14 +19,16 @@ mod sweep;
 mod tests;
 
 use crate::Clock;
-use crate::clerks::Question;
+use crate::clerks::Questions;
 use crate::health::Health;
-use crate::mailbox::{Mailbox, Waiting};
+use crate::known::{Known, Remembered, Standing};
+use crate::mailbox::{Fresh, Mailbox};
 use crate::memory::Charge;
 use crate::metrics::measure;
 use crate::office::{Order, OwnerOrder, PutOrder};
 use crate::outbox::Outbox;
-use crate::store::{Batch, EnvelopeRow, KnownPut, PutRow, Record};
+use crate::store::rows::PutRecord;
+use crate::store::{Batch, Record};
 
 /// Most puts accepted and not yet flushed: they are in memory.
 const UNFLUSHED: usize = 8 * 1024;
@@ -38,6 +38,9 @@ const UNFLUSHED_BYTES: usize = 64 * 1024 * 1024;
 
 /// As many puts are written without waiting for more: beyond, a larger group is hardly cheaper.
 const GROUP: usize = 1024;
+
+/// As many acknowledged puts are written down without waiting for more.
+const REMEMBERED: usize = 64 * 1024;
 
 /// When to try again, in milliseconds: after the next flush, or after the next look at the disk, or when things changed.
 const SOON_MS: u32 = 100;
@@ -56,38 +59,26 @@ pub(crate) struct Bounds {
 }
 
 /// About what each takes in memory, in bytes, with what the collections set aside.
-const WAITING_COST: usize = 160;
+const WAITING_COST: usize = 80;
 const PUT_COST: usize = 40;
-const MAILBOX_COST: usize = 512;
+const MAILBOX_COST: usize = 768;
 const CAPABILITY_COST: usize = 128;
 
 /// The live reader of a mailbox.
 struct Seat {
     connection: u64,
     outbox: Outbox,
-    /// The store was asked for bodies.
+    /// The store was asked for bundles.
     asked: bool,
-    /// What the store answered and isn't delivered yet.
-    bodies: HashMap<i64, Bytes>,
+    /// What the store answered and isn't delivered yet, in order.
+    bodies: VecDeque<(u64, Bytes)>,
 }
 
-/// A put that isn't flushed.
-struct Unflushed {
-    digest: [u8; 32],
-    mailbox: [u8; 32],
-    sequence: u64,
-    /// Who hears `stored`: the first sender, and those who repeated it meanwhile.
-    senders: Vec<Outbox>,
-    acknowledged: bool,
-    /// Which batch holds it, and where.
-    batch: u64,
-    index: usize,
-}
-
-/// The body of an envelope that isn't flushed.
-struct Unwritten {
-    put: (i64, PutId),
-    body: Bytes,
+/// A place at the desk: a mailbox, its reader, or both. A reader may be there before the mailbox is.
+struct Place {
+    key: [u8; 32],
+    mailbox: Option<Box<Mailbox>>,
+    seat: Option<Seat>,
 }
 
 /// See the module.
@@ -98,91 +89,103 @@ pub(crate) struct Desk {
     /// What all of this takes in memory.
     charge: Charge,
     latest: u64,
-    mailboxes: HashMap<[u8; 32], Mailbox>,
-    keys: HashMap<i64, [u8; 32]>,
-    seats: HashMap<[u8; 32], Seat>,
-    /// (expires, mailbox, sequence) of all that waits.
-    expiries: BTreeSet<(u64, i64, u64)>,
-    /// By mailbox: a fingerprint of each put remembered and its expiry. What it names is looked up in the store.
-    known: HashMap<i64, HashMap<u64, u64>>,
-    fingerprint: RandomState,
-    known_count: usize,
+    places: Vec<Option<Place>>,
+    vacant: Vec<usize>,
+    by_key: HashMap<[u8; 32], usize>,
+    mailbox_count: usize,
     capability_count: usize,
+    reader_count: usize,
+    /// Which mailboxes to look through for what has expired, and when, in milliseconds.
+    due: BTreeMap<u64, Vec<usize>>,
+    known: Known,
+    waiting_count: usize,
     waiting_bytes: u64,
-    unflushed: HashMap<(i64, PutId), Unflushed>,
-    unwritten: HashMap<i64, Unwritten>,
-    unwritten_bytes: usize,
+    fresh_count: usize,
+    fresh_bytes: usize,
+    /// Places with something for the next batch, and those in the one that is being written.
+    listed: Vec<usize>,
+    writing: Vec<usize>,
+    /// What gathers for the next batch, but for the envelopes, which are in their mailboxes.
     batch: Batch,
-    batch_number: u64,
-    /// Somebody waits for the batch, and how many puts it had at the last look.
+    /// Places whose numbering the batch reserves, and those of the one that is being written.
+    reserves: Vec<usize>,
+    reserves_in_flight: Vec<usize>,
+    /// Somebody waits for the batch.
     urgent: bool,
-    looked_at: usize,
     /// What is said when the batch that gathers is flushed…
     answers: Vec<(Outbox, RelayFrame)>,
     /// …and when the one being written is.
     answers_in_flight: Vec<(Outbox, RelayFrame)>,
-    next_number: i64,
+    next_bundle: i64,
     next_mailbox: i64,
     next_capability: i64,
+    /// The store was asked what has expired, and whether it has more of it.
     sweeping: bool,
+    forgets_more: bool,
     sweeps: u64,
     /// The store took nothing the last time.
     failing: bool,
-    /// For the office to send.
-    pub(crate) questions: Vec<Question>,
+    questions: Questions,
 }
 
+pub(crate) use sweep::SWEPT;
+
 impl Desk {
-    pub(crate) fn new(bounds: Bounds, clock: Clock, health: Health) -> Self {
+    pub(crate) fn new(bounds: Bounds, clock: Clock, health: Health, questions: Questions) -> Self {
         Self {
             bounds,
             clock,
             charge: health.memory.charge(0),
             health,
             latest: 0,
-            mailboxes: HashMap::new(),
-            keys: HashMap::new(),
-            seats: HashMap::new(),
-            expiries: BTreeSet::new(),
-            known: HashMap::new(),
-            fingerprint: RandomState::new(),
-            known_count: 0,
+            places: Vec::new(),
+            vacant: Vec::new(),
+            by_key: HashMap::new(),
+            mailbox_count: 0,
             capability_count: 0,
+            reader_count: 0,
+            due: BTreeMap::new(),
+            known: Known::new(),
+            waiting_count: 0,
             waiting_bytes: 0,
-            unflushed: HashMap::new(),
-            unwritten: HashMap::new(),
-            unwritten_bytes: 0,
+            fresh_count: 0,
+            fresh_bytes: 0,
+            listed: Vec::new(),
+            writing: Vec::new(),
             batch: Batch::default(),
-            batch_number: 0,
+            reserves: Vec::new(),
+            reserves_in_flight: Vec::new(),
             urgent: false,
-            looked_at: 0,
             answers: Vec::new(),
             answers_in_flight: Vec::new(),
-            next_number: 1,
+            next_bundle: 1,
             next_mailbox: 1,
             next_capability: 1,
             sweeping: false,
+            forgets_more: false,
             sweeps: 0,
             failing: false,
-            questions: Vec::new(),
+            questions,
         }
     }
 
-    /// Takes what the store holds, at the start.
-    pub(crate) fn load(&mut self, record: Record) {
+    /// Takes what the store holds, at the start; `numbers` finds mailboxes by their number there.
+    pub(crate) fn load(&mut self, record: Record, numbers: &mut HashMap<i64, usize>) {
         match record {
             Record::Mailbox {
                 number,
                 key,
                 next_sequence,
+                acknowledged,
                 closed,
                 seen,
             } => {
                 self.next_mailbox = self.next_mailbox.max(number + 1);
-                self.keys.insert(number, key);
-                let mut mailbox = Mailbox::new(number, next_sequence, closed);
+                let mut mailbox = Mailbox::new(number, next_sequence, acknowledged, closed);
                 mailbox.seen = if seen == 0 { self.now() } else { seen };
-                self.mailboxes.insert(key, mailbox);
+                let at = self.place(key);
+                self.set_mailbox(at, mailbox);
+                numbers.insert(number, at);
             }
             Record::Capability {
                 mailbox,
@@ -193,42 +196,59 @@ impl Desk {
             } => {
                 self.next_capability = self.next_capability.max(number + 1);
                 self.capability_count += 1;
-                if let Some((_, mailbox)) = self.by_number(mailbox) {
+                if let Some(mailbox) = numbers.get(&mailbox).and_then(|at| self.mailbox(*at)) {
                     let hash = CapabilityHash::from_bytes(hash);
                     mailbox.allow(hash, number, max_envelopes, max_bytes);
                 }
             }
-            Record::Envelope {
-                mailbox: owner,
+            Record::Bundle {
                 number,
-                sequence,
-                capability,
-                received,
-                expires,
-                bytes,
+                mailbox: owner,
+                heads,
             } => {
-                self.next_number = self.next_number.max(number + 1);
-                if let Some((_, mailbox)) = self.by_number(owner) {
-                    mailbox.push(Waiting {
-                        number,
-                        sequence,
-                        capability,
-                        received,
-                        expires,
-                        bytes,
-                    });
-                    self.expiries.insert((expires, owner, sequence));
-                    self.waiting_bytes += u64::from(bytes);
+                self.next_bundle = self.next_bundle.max(number + 1);
+                let at = numbers.get(&owner).copied();
+                let Some((at, mailbox)) = at.and_then(|at| Some((at, self.mailbox(at)?))) else {
+                    return self.batch.empty.push(number);
+                };
+                let (first, last) = (heads.first(), heads.last());
+                let ends = first.zip(last).map(|(first, last)| (first.sequence, last.sequence));
+                let acknowledged = mailbox.acknowledged();
+                let (mut count, mut bytes, mut soonest) = (0, 0, u64::MAX);
+                for head in heads.into_iter().filter(|head| head.sequence > acknowledged) {
+                    mailbox.restore(head.sequence, head.capability, head.received, head.expires, head.bytes);
+                    (count, bytes) = (count + 1, bytes + u64::from(head.bytes));
+                    soonest = soonest.min(head.expires);
+                }
+                if !ends.is_some_and(|(first, last)| mailbox.restore_bundle(number, first, last)) {
+                    self.batch.empty.push(number);
+                }
+                self.waiting_count += count;
+                self.waiting_bytes += bytes;
+                self.look_by(at, soonest);
+            }
+            Record::Puts { records } => {
+                for put in records {
+                    let print = self.known.print(put.mailbox, &put.id);
+                    let standing = match put.how {
+                        Stored::Flushed => Standing::Flushed,
+                        Stored::Acknowledged => Standing::Acknowledged,
+                    };
+                    let remembered = Remembered {
+                        content: put.content,
+                        expires: put.expires,
+                        standing,
+                    };
+                    self.known.remember(print, remembered);
                 }
             }
-            Record::Put { mailbox, id, expires } => self.remember(mailbox, &id, expires),
         }
     }
 
     /// Takes an order.
     pub(crate) fn take(&mut self, order: Order) {
         match order {
-            Order::Put(order) => self.put(order, None),
+            Order::Put(order) => self.put(order),
             Order::Owner {
                 mailbox,
                 connection,
@@ -253,180 +273,193 @@ impl Desk {
         }
     }
 
-    /// Decides a put; `looked_up` is what the store remembers of it, if it was asked.
-    pub(crate) fn put(&mut self, order: Box<PutOrder>, looked_up: Option<Option<KnownPut>>) {
+    fn put(&mut self, order: PutOrder) {
         let now = self.now();
-        match self.judge(&order, looked_up, now) {
-            Verdict::Accept => self.accept(*order, now),
-            Verdict::Ask { number } => self.questions.push(Question::Put { number, order }),
-            Verdict::Wait => {}
-            Verdict::Stored(how) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
-            Verdict::Refuse(reason, retry_after_ms) => {
-                refuse(&order.outbox, order.id, reason, retry_after_ms);
+        if let Err(verdict) = self.judge(&order, now) {
+            match verdict {
+                Verdict::Wait => {}
+                Verdict::Stored(how) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
+                Verdict::Refuse(reason, retry_after_ms) => refuse(&order.outbox, order.id, reason, retry_after_ms),
             }
         }
     }
 
-    fn judge(&mut self, order: &PutOrder, looked_up: Option<Option<KnownPut>>, now: u64) -> Verdict {
+    fn judge(&mut self, order: &PutOrder, now: u64) -> Result<(), Verdict> {
+        const NOT_ALLOWED: Verdict = Verdict::Refuse(Reason::NotAllowed, 0);
         // One answer for an unknown mailbox and for an unknown capability, before anything that depends on the mailbox.
-        let Some(mailbox) = self.mailboxes.get(&order.mailbox) else {
-            return Verdict::Refuse(Reason::NotAllowed, 0);
-        };
-        if mailbox.capability(&order.capability).is_none() {
-            return Verdict::Refuse(Reason::NotAllowed, 0);
-        }
-        let number = mailbox.number;
-        if let Some(unflushed) = self.unflushed.get_mut(&(number, order.id)) {
-            if unflushed.digest != order.digest {
-                return Verdict::Refuse(Reason::IdUsed, 0);
+        let at = self.by_key.get(&order.mailbox).copied().ok_or(NOT_ALLOWED)?;
+        let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
+        let mailbox = mailbox
+            .and_then(|place| place.mailbox.as_deref_mut())
+            .ok_or(NOT_ALLOWED)?;
+        let slot = mailbox.capability(&order.capability).ok_or(NOT_ALLOWED)?;
+        let print = self.known.print(mailbox.number, &order.id);
+        if let Some(known) = self.known.get(print).filter(|known| known.expires > now) {
+            if !known.is(order.content) {
+                return Err(Verdict::Refuse(Reason::IdUsed, 0));
             }
-            if unflushed.acknowledged {
-                return Verdict::Stored(Stored::Acknowledged);
+            match known.standing {
+                Standing::Flushed => return Err(Verdict::Stored(Stored::Flushed)),
+                Standing::Acknowledged => return Err(Verdict::Stored(Stored::Acknowledged)),
+                Standing::Fresh => {
+                    if let Some(fresh) = mailbox.fresh(&order.id) {
+                        fresh.repeated.push(order.outbox.clone());
+                        return Err(Verdict::Wait);
+                    }
+                }
             }
-            unflushed.senders.push(order.outbox.clone());
-            return Verdict::Wait;
         }
-        match looked_up {
-            Some(Some(known)) if known.expires > now => {
-                return if known.digest == order.digest {
-                    Verdict::Stored(known.how)
-                } else {
-                    Verdict::Refuse(Reason::IdUsed, 0)
-                };
-            }
-            None if self.knows(number, &order.id, now) => return Verdict::Ask { number },
-            _ => {}
-        }
-        let bytes = length(&order.envelope);
-        if let Err(reason) = mailbox.admits(&order.capability, bytes) {
-            return Verdict::Refuse(reason, QUOTA_MS);
-        }
+        let body = order.envelope.as_bytes();
+        let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        mailbox
+            .admits(slot, bytes)
+            .map_err(|reason| Verdict::Refuse(reason, QUOTA_MS))?;
         if self.failing {
-            return Verdict::Refuse(Reason::NotStored, NEXT_SWEEP_MS);
+            return Err(Verdict::Refuse(Reason::NotStored, NEXT_SWEEP_MS));
         }
-        if self.unflushed.len() >= UNFLUSHED || self.unwritten_bytes >= UNFLUSHED_BYTES {
-            return Verdict::Refuse(Reason::Busy, SOON_MS);
+        if self.fresh_count >= UNFLUSHED || self.fresh_bytes >= UNFLUSHED_BYTES {
+            return Err(Verdict::Refuse(Reason::Busy, SOON_MS));
         }
-        if self.waiting_bytes + u64::from(bytes) > self.bounds.bytes || self.known_count >= self.bounds.puts {
-            return Verdict::Refuse(Reason::Busy, LATER_MS);
+        let full = self.waiting_bytes + u64::from(bytes) > self.bounds.bytes;
+        if full || self.known.count() >= self.bounds.puts {
+            return Err(Verdict::Refuse(Reason::Busy, LATER_MS));
         }
-        Verdict::Accept
-    }
-
-    fn accept(&mut self, order: PutOrder, now: u64) {
-        let Some(mailbox) = self.mailboxes.get_mut(&order.mailbox) else {
-            return;
-        };
-        let Some(capability) = mailbox.capability(&order.capability).map(|quota| quota.number) else {
-            return;
-        };
-        let (owner, sequence, number) = (mailbox.number, mailbox.take_sequence(), self.next_number);
-        self.next_number += 1;
-        self.health.metrics.accepted.inc();
         let expires = now + u64::from(order.ttl_seconds) * 1000;
-        let bytes = length(&order.envelope);
-        mailbox.push(Waiting {
-            number,
-            sequence,
-            capability,
-            received: now,
-            expires,
-            bytes,
-        });
+        let fresh = Fresh {
+            id: order.id,
+            content: order.content,
+            body: body.clone(),
+            sender: order.outbox.clone(),
+            repeated: Vec::new(),
+        };
+        mailbox.accept(slot, now, expires, fresh);
         if let Some(reserve) = mailbox.wants_reserve() {
-            self.batch.reserved.insert(owner, reserve);
+            if self.batch.reserved.insert(mailbox.number, reserve).is_none() {
+                self.reserves.push(at);
+            }
             self.urgent = true;
         }
-        self.urgent |= !self.seats.contains_key(&order.mailbox) || self.batch.puts.len() >= GROUP;
-        self.expiries.insert((expires, owner, sequence));
-        self.waiting_bytes += u64::from(bytes);
-        self.remember(owner, &order.id, expires);
-        // A copy for the queue: the frame's own bytes may pin a whole read buffer.
-        let body = Bytes::copy_from_slice(order.envelope.as_bytes());
-        self.unwritten_bytes += body.len();
-        self.unwritten.insert(
-            number,
-            Unwritten {
-                put: (owner, order.id),
-                body: body.clone(),
-            },
-        );
-        self.unflushed.insert(
-            (owner, order.id),
-            Unflushed {
-                digest: order.digest,
-                mailbox: order.mailbox,
-                sequence,
-                senders: vec![order.outbox],
-                acknowledged: false,
-                batch: self.batch_number,
-                index: self.batch.puts.len(),
-            },
-        );
-        self.batch.puts.push(Some(PutRow {
-            mailbox: owner,
-            id: order.id,
-            digest: order.digest,
+        let remembered = Remembered {
+            content: order.content,
             expires,
-            envelope: Some(EnvelopeRow {
-                number,
-                sequence,
-                capability,
-                received: now,
-                body,
-            }),
-        }));
-        self.pump(&order.mailbox);
+            standing: Standing::Fresh,
+        };
+        self.known.remember(print, remembered);
+        self.health.metrics.accepted.inc();
+        self.waiting_count += 1;
+        self.waiting_bytes += u64::from(bytes);
+        self.fresh_count += 1;
+        self.fresh_bytes += body.len();
+        self.look_by(at, expires);
+        self.list(at);
+        let seat = self
+            .places
+            .get(at)
+            .and_then(Option::as_ref)
+            .is_some_and(|place| place.seat.is_some());
+        self.urgent |= !seat || self.fresh_count >= GROUP;
+        self.pump(at);
+        Ok(())
     }
 
-    fn knows(&self, mailbox: i64, id: &PutId, now: u64) -> bool {
-        let print = self.fingerprint.hash_one(id);
-        self.known
-            .get(&mailbox)
-            .and_then(|known| known.get(&print))
-            .is_some_and(|expires| *expires > now)
-    }
-
-    fn remember(&mut self, mailbox: i64, id: &PutId, expires: u64) {
-        let print = self.fingerprint.hash_one(id);
-        let known = self.known.entry(mailbox).or_default();
-        if known.insert(print, expires).is_none() {
-            self.known_count += 1;
-        }
-    }
-
-    fn forget_put(&mut self, mailbox: i64, id: &PutId) {
-        let print = self.fingerprint.hash_one(id);
-        if let Some(known) = self.known.get_mut(&mailbox)
-            && known.remove(&print).is_some()
-        {
-            self.known_count -= 1;
-        }
+    /// Remembers a put of a mailbox that was acknowledged before it was flushed, for good.
+    fn remember_acknowledged(&mut self, mailbox: i64, fresh: &Fresh, expires: u64) {
+        self.batch.acknowledged_puts.push(PutRecord {
+            mailbox,
+            id: fresh.id,
+            content: fresh.content,
+            expires,
+            how: Stored::Acknowledged,
+        });
+        self.urgent |= self.batch.acknowledged_puts.len() >= REMEMBERED;
     }
 
     /// Says how much there is, for the operator and for the ceiling on memory.
     pub(crate) fn report(&mut self) {
         self.charge.set(
-            self.unwritten_bytes
-                + self.expiries.len() * WAITING_COST
-                + self.known_count * PUT_COST
-                + self.mailboxes.len() * MAILBOX_COST
+            self.fresh_bytes
+                + self.waiting_count * WAITING_COST
+                + self.known.count() * PUT_COST
+                + self.mailbox_count * MAILBOX_COST
                 + self.capability_count * CAPABILITY_COST,
         );
         let metrics = &self.health.metrics;
-        metrics.waiting_envelopes.set(measure(self.expiries.len()));
+        metrics.waiting_envelopes.set(measure(self.waiting_count));
         metrics
             .waiting_bytes
             .set(i64::try_from(self.waiting_bytes).unwrap_or(i64::MAX));
-        metrics.unflushed.set(measure(self.unflushed.len()));
-        metrics.mailboxes.set(measure(self.mailboxes.len()));
-        metrics.readers.set(measure(self.seats.len()));
-        metrics.puts_known.set(measure(self.known_count));
+        metrics.unflushed.set(measure(self.fresh_count));
+        metrics.mailboxes.set(measure(self.mailbox_count));
+        metrics.readers.set(measure(self.reader_count));
+        metrics.puts_known.set(measure(self.known.count()));
     }
 
-    fn by_number(&mut self, number: i64) -> Option<([u8; 32], &mut Mailbox)> {
-        let key = self.keys.get(&number)?;
-        Some((*key, self.mailboxes.get_mut(key)?))
+    /// No more questions to the store, whose clerk waits for their end.
+    pub(crate) fn dismiss(&mut self) {
+        self.questions = tokio::sync::mpsc::unbounded_channel().0;
+    }
+
+    /// The place of this key, which is made if it isn't there.
+    fn place(&mut self, key: [u8; 32]) -> usize {
+        if let Some(at) = self.by_key.get(&key) {
+            return *at;
+        }
+        let place = Some(Place {
+            key,
+            mailbox: None,
+            seat: None,
+        });
+        let at = match self.vacant.pop() {
+            Some(at) => at,
+            None => {
+                self.places.push(None);
+                self.places.len() - 1
+            }
+        };
+        if let Some(vacant) = self.places.get_mut(at) {
+            *vacant = place;
+        }
+        self.by_key.insert(key, at);
+        at
+    }
+
+    /// Clears a place that nothing holds any more.
+    fn clear(&mut self, at: usize) {
+        let Some(place) = self.places.get_mut(at) else { return };
+        if let Some(empty) = place.take_if(|place| place.mailbox.is_none() && place.seat.is_none()) {
+            self.by_key.remove(&empty.key);
+            self.vacant.push(at);
+        }
+    }
+
+    fn at(&mut self, at: usize) -> Option<&mut Place> {
+        self.places.get_mut(at)?.as_mut()
+    }
+
+    fn mailbox(&mut self, at: usize) -> Option<&mut Mailbox> {
+        self.at(at)?.mailbox.as_deref_mut()
+    }
+
+    fn set_mailbox(&mut self, at: usize, mailbox: Mailbox) {
+        if let Some(place) = self.at(at) {
+            place.mailbox = Some(Box::new(mailbox));
+            self.mailbox_count += 1;
+        }
+    }
+
+    /// The mailbox of a key, and where.
+    fn find(&mut self, key: &[u8; 32]) -> Option<(usize, &mut Mailbox)> {
+        let at = *self.by_key.get(key)?;
+        Some((at, self.mailbox(at)?))
+    }
+
+    /// The mailbox has something for the next batch.
+    fn list(&mut self, at: usize) {
+        if let Some(mailbox) = self.mailbox(at)
+            && !std::mem::replace(&mut mailbox.listed, true)
+        {
+            self.listed.push(at);
+        }
     }
 
     /// Never runs backwards: what has expired stays so.
@@ -436,11 +469,8 @@ impl Desk {
     }
 }
 
+/// Why a put isn't accepted anew.
 enum Verdict {
-    Accept,
-    Ask {
-        number: i64,
-    },
     /// Answered with the first of its kind, when that is flushed.
     Wait,
     Stored(Stored),
@@ -455,6 +485,10 @@ fn refuse(outbox: &Outbox, id: PutId, reason: Reason, retry_after_ms: u32) {
     });
 }
 
-fn length(envelope: &Envelope) -> u32 {
-    u32::try_from(envelope.bucket()).unwrap_or(u32::MAX)
+fn deliver(sequence: u64, received: u64, envelope: Envelope) -> RelayFrame {
+    RelayFrame::Deliver {
+        sequence,
+        received,
+        envelope,
+    }
 }

@@ -13,14 +13,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use wire::limits::{FRAME_BYTES, FRAME_BYTES_BEFORE_LOGIN};
+use wire::limits::FRAME_BYTES_BEFORE_LOGIN;
 
 use crate::health::Health;
 use crate::memory::Charge;
+use crate::socket::Socket;
 
 /// Longest HTTP request.
 const REQUEST_BYTES: usize = 8 * 1024;
@@ -34,22 +33,8 @@ const DRAINED_BYTES: usize = 256 * 1024;
 /// Most that a stranger may send for TLS alone: its hello, with what is new in it after quantum computers, and its end.
 const TLS_BYTES: usize = 16 * 1024;
 
-/// How much of an unfinished frame isn't worth counting.
-const UNCOUNTED: usize = 2 * READ_BUFFER;
-
-const READ_BUFFER: usize = 4 * 1024;
-const WRITE_BUFFER: usize = 16 * 1024;
-const WRITE_BUFFER_MAX: usize = 2 * FRAME_BYTES;
-
-/// Frames are copied into one buffer and flushed together; nothing may grow beyond a frame and a few.
-fn websocket_config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER_MAX)
-        .max_message_size(Some(FRAME_BYTES))
-        .max_frame_size(Some(FRAME_BYTES))
-}
+/// How much of what came and isn't taken yet isn't worth counting.
+const UNCOUNTED: usize = 8 * 1024;
 
 /// A socket, with or without TLS.
 #[derive(Debug)]
@@ -66,29 +51,24 @@ pub(crate) struct Threshold {
     allowance: Option<usize>,
 }
 
-/// A socket that lets a stranger send only so much, and counts what a frame takes before it is whole.
+/// A socket that lets a stranger send only so much, and counts what is held of what came.
 #[derive(Debug)]
 pub(crate) struct Doorstep {
     stream: Stream,
     /// Bytes that may still come before login; none for no bound.
     allowance: Option<usize>,
-    /// Bytes that came since the last whole frame.
-    unfinished: usize,
     /// What the connection takes, and what it took at first.
     charge: Charge,
     at_first: usize,
-    starved: bool,
 }
 
 impl Doorstep {
-    fn new(stream: Stream, charge: Charge) -> Self {
+    pub(crate) fn new(stream: Stream, charge: Charge) -> Self {
         Self {
             stream,
             allowance: Some(FRAME_BYTES_BEFORE_LOGIN),
-            unfinished: 0,
             at_first: charge.bytes(),
             charge,
-            starved: false,
         }
     }
 
@@ -102,38 +82,18 @@ impl Doorstep {
         self.allowance == Some(0)
     }
 
-    /// Whether memory was used up in the middle of a frame.
-    pub(crate) fn is_starved(&self) -> bool {
-        self.starved
-    }
-
-    /// A frame is whole.
-    pub(crate) fn finished(&mut self) {
-        self.unfinished = 0;
-        if self.charge.bytes() > self.at_first {
-            self.charge.set(self.at_first);
+    /// So many bytes are held of what came and isn't taken yet. Says whether there is memory for them.
+    pub(crate) fn holds(&mut self, bytes: usize) -> bool {
+        let counted = if bytes > UNCOUNTED { bytes } else { 0 };
+        if self.charge.bytes() != self.at_first + counted {
+            self.charge.set(self.at_first + counted);
         }
+        counted == 0 || !self.charge.memory().is_exhausted()
     }
 
     /// Says the last word, and waits a little for the other side to have heard it.
     pub(crate) async fn hang_up(self) {
         hang_up(self.stream).await;
-    }
-
-    fn count(&mut self, came: usize) -> io::Result<()> {
-        if let Some(allowance) = &mut self.allowance {
-            *allowance = allowance.saturating_sub(came);
-            return Ok(());
-        }
-        self.unfinished += came;
-        if self.unfinished > UNCOUNTED {
-            self.charge.set(self.at_first + self.unfinished);
-            if self.charge.memory().is_exhausted() {
-                self.starved = true;
-                return Err(io::ErrorKind::OutOfMemory.into());
-            }
-        }
-        Ok(())
     }
 }
 
@@ -162,12 +122,15 @@ impl AsyncRead for Doorstep {
         if self.is_overrun() {
             return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
         }
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let came = buffer.filled().len() - before;
-        if let Err(starved) = self.count(came) {
-            return Poll::Ready(Err(starved));
-        }
+        let Some(allowance) = self.allowance else {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        };
+        let room = allowance.min(buffer.remaining());
+        let mut bounded = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        let result = Pin::new(&mut self.stream).poll_read(context, &mut bounded);
+        let came = bounded.filled().len();
+        buffer.advance(came);
+        self.allowance = Some(allowance - came);
         result
     }
 }
@@ -175,6 +138,18 @@ impl AsyncRead for Doorstep {
 impl AsyncWrite for Doorstep {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,6 +184,18 @@ impl AsyncWrite for Threshold {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -232,6 +219,24 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -276,7 +281,7 @@ pub(crate) async fn enter(
     health: &Health,
     charge: Charge,
     deadline: Duration,
-) -> Option<WebSocketStream<Doorstep>> {
+) -> Option<Socket> {
     let until = Instant::now() + deadline;
     let mut stream = timeout_at(until, cross(stream, acceptor)).await.ok()?.ok()?;
     let request = match timeout_at(until, read_request(&mut stream)).await {
@@ -315,9 +320,7 @@ pub(crate) async fn enter(
         stream.flush().await
     };
     timeout(ANSWER_DEADLINE, sent).await.ok()?.ok()?;
-    let doorstep = Doorstep::new(stream, charge);
-    let config = websocket_config();
-    Some(WebSocketStream::from_raw_socket(doorstep, Role::Server, Some(config)).await)
+    Some(Socket::new(Doorstep::new(stream, charge)))
 }
 
 /// The pages about health, which say nothing that a stranger couldn't find out.
@@ -388,7 +391,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
-    use crate::memory::Memory;
 
     async fn ask(path: &str, health: &Health) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -414,29 +416,5 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
         let answer = ask("/healthz", &health).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn a_growing_frame_is_counted_and_cut_when_memory_is_used_up() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let memory = Memory::new(80_000);
-        let mut doorstep = Doorstep::new(stream.into(), memory.charge(1000));
-        doorstep.welcome();
-        client.write_all(&[0; 100_000]).await.unwrap();
-        let mut bytes = [0; 1024];
-        for _ in 0..40 {
-            doorstep.read_exact(&mut bytes).await.unwrap();
-        }
-        assert_eq!(memory.used(), 1000 + 40 * 1024);
-        doorstep.finished();
-        assert_eq!(memory.used(), 1000);
-        let _elsewhere = memory.charge(80_000);
-        for _ in 0..8 {
-            doorstep.read_exact(&mut bytes).await.unwrap();
-        }
-        doorstep.read_exact(&mut bytes).await.unwrap_err();
-        assert!(doorstep.is_starved());
     }
 }

@@ -88,6 +88,11 @@ impl Health {
         self.state.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the relay is shutting down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state.draining.load(Ordering::Relaxed)
+    }
+
     /// The office is alive.
     pub(crate) fn beat(&self) {
         let now = self.state.began.elapsed().as_millis();

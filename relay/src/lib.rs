@@ -33,6 +33,7 @@ mod config;
 mod desk;
 mod door;
 mod health;
+mod known;
 mod mailbox;
 mod memory;
 mod metrics;
@@ -42,6 +43,7 @@ mod operator;
 mod outbox;
 mod session;
 mod shared;
+mod socket;
 mod store;
 mod tls;
 

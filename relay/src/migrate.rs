@@ -41,7 +41,8 @@ pub(crate) struct EnvelopeRow {
 pub(crate) struct PutRow {
     pub(crate) mailbox: i64,
     pub(crate) id: PutId,
-    pub(crate) digest: [u8; 32],
+    /// What tells its envelope from another (see `known`).
+    pub(crate) content: u64,
     pub(crate) expires: i64,
     pub(crate) how: i64,
 }
@@ -156,13 +157,13 @@ async fn to_database(
         copied.envelopes += rows.len() as u64;
         progress(&copied);
     }
-    let mut after = (i64::MIN, PutId::default());
+    after = i64::MIN;
     loop {
-        let rows = from.puts(after).await?;
-        let Some(last) = rows.last() else { break };
-        after = (last.mailbox, last.id);
-        to.add_puts(&rows).await?;
-        copied.puts += rows.len() as u64;
+        let rows = from.puts(&mut after).await?;
+        if rows.is_empty() {
+            break;
+        }
+        copied.puts += to.add_puts(&rows).await?;
         progress(&copied);
     }
     to.commit().await?;
@@ -175,6 +176,7 @@ async fn to_file(
     mut progress: impl FnMut(&Copied),
 ) -> Result<Copied, StoreError> {
     let mut copied = Copied::default();
+    let now = (crate::Config::default().clock)();
     to.begin().await?;
     let mut after = i64::MIN;
     loop {
@@ -206,7 +208,7 @@ async fn to_file(
         let rows = from.puts(after).await?;
         let Some(last) = rows.last() else { break };
         after = (last.mailbox, last.id);
-        to.add_puts(&rows).await?;
+        to.add_puts(&rows, now).await?;
         copied.puts += rows.len() as u64;
         progress(&copied);
     }

@@ -1,12 +1,17 @@
-//! The one task that owns every mailbox: it takes orders from connections, decides at its desk, and has a batch written
-//! whenever the last one is done (group commit: what gathered meanwhile goes into the next).
+//! The counter where connections hand in orders, and behind it the one task that has batches written, one whenever the last is
+//! done (group commit: what gathered meanwhile goes into the next).
 //!
-//! The decisions are deliberately not here (see `desk`), nor is SQL (see `store`).
+//! The decisions are deliberately not here (see `desk`), nor is SQL (see `store`). Orders are decided on the connection's own
+//! time, under the desk's lock: a task that did it for all would be one more to wake for every message.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::envelope::Envelope;
 use wire::frame::PutId;
@@ -14,13 +19,13 @@ use wire::mailbox::CapabilityHash;
 
 use crate::addresses::Visitor;
 use crate::clerks::{Clerks, Report};
-use crate::desk::{Bounds, Desk};
-use crate::metrics::measure;
+use crate::desk::{Bounds, Desk, SWEPT};
 use crate::outbox::Outbox;
-use crate::store::{BatchError, Store, StoreError};
+use crate::store::rows::PutRecord;
+use crate::store::{Batch, BatchError, Store, StoreError};
 use crate::{Clock, health::Health};
 
-/// Orders queued: a bound on the envelopes that wait to be looked at. Connections wait for room.
+/// Orders queued for a node's office: a bound on the envelopes that wait to be looked at. Connections wait for room.
 pub(crate) const ORDERS: usize = 256;
 
 /// How often expired envelopes are swept, and a failing disk is tried again.
@@ -40,9 +45,10 @@ pub(crate) struct PutOrder {
     pub(crate) mailbox: [u8; 32],
     pub(crate) capability: CapabilityHash,
     pub(crate) ttl_seconds: u32,
+    /// Of bytes of its own: those of a frame may pin a whole read buffer.
     pub(crate) envelope: Envelope,
-    /// SHA-256 of the envelope.
-    pub(crate) digest: [u8; 32],
+    /// What tells it from another envelope (see `known`).
+    pub(crate) content: u64,
 }
 
 /// What the owner of a mailbox wants.
@@ -68,7 +74,7 @@ pub(crate) enum OwnerOrder {
 
 /// An order to the office.
 pub(crate) enum Order {
-    Put(Box<PutOrder>),
+    Put(PutOrder),
     Owner {
         mailbox: [u8; 32],
         connection: u64,
@@ -77,29 +83,49 @@ pub(crate) enum Order {
     },
 }
 
-/// The door to the office: cheap to clone.
+/// Where orders are handed in: at a desk that decides at once, or for a node's office. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Counter {
-    orders: mpsc::Sender<Order>,
+pub(crate) enum Counter {
+    Alone(Arc<Hatch>),
+    Shared(mpsc::Sender<Order>),
 }
 
 impl Counter {
-    /// The door to whoever takes the orders.
-    pub(crate) fn new(orders: mpsc::Sender<Order>) -> Self {
-        Self { orders }
+    /// Hands in these orders, or as many as there is room for; the others stay.
+    pub(crate) fn hand_in(&self, orders: &mut Vec<Order>) -> Result<(), OfficeClosed> {
+        match self {
+            Self::Alone(hatch) => hatch.take(orders.drain(..)),
+            Self::Shared(sender) => {
+                let mut waiting = std::mem::take(orders).into_iter();
+                for order in waiting.by_ref() {
+                    match sender.try_send(order) {
+                        Ok(()) => {}
+                        Err(TrySendError::Full(order)) => {
+                            orders.push(order);
+                            break;
+                        }
+                        Err(TrySendError::Closed(_)) => return Err(OfficeClosed),
+                    }
+                }
+                orders.extend(waiting);
+                Ok(())
+            }
+        }
     }
 
     /// Hands in an order, waiting for room.
     pub(crate) async fn order(&self, order: Order) -> Result<(), OfficeClosed> {
-        self.orders.send(order).await.map_err(|_| OfficeClosed)
+        match self {
+            Self::Alone(hatch) => hatch.take(std::iter::once(order)),
+            Self::Shared(sender) => sender.send(order).await.map_err(|_| OfficeClosed),
+        }
     }
 
-    /// Hands in an order, or gives it back if there is no room.
-    pub(crate) fn try_order(&self, order: Order) -> Result<Option<Order>, OfficeClosed> {
-        match self.orders.try_send(order) {
-            Ok(()) => Ok(None),
-            Err(TrySendError::Full(order)) => Ok(Some(order)),
-            Err(TrySendError::Closed(_)) => Err(OfficeClosed),
+    /// Whether more should be read; if not, the task is woken when it should.
+    pub(crate) fn has_room(&self, context: &mut Context<'_>) -> bool {
+        match self {
+            Self::Alone(hatch) => hatch.poll_room(context).is_ready(),
+            Self::Shared(_) => true,
         }
     }
 }
@@ -108,11 +134,96 @@ impl Counter {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OfficeClosed;
 
+/// What the office knows of the batch that gathers.
+const NOTHING: u8 = 0;
+const GATHERS: u8 = 1;
+const URGENT: u8 = 2;
+
+/// The desk behind its lock, and what is told to the office and to connections about it.
+pub(crate) struct Hatch {
+    desk: Mutex<Desk>,
+    /// The batch that gathers, as the office was last told.
+    told: AtomicU8,
+    bell: Notify,
+    /// Too much isn't flushed yet.
+    full: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+    closed: AtomicBool,
+}
+
+impl Hatch {
+    fn new(desk: Desk) -> Self {
+        Self {
+            desk: Mutex::new(desk),
+            told: AtomicU8::new(NOTHING),
+            bell: Notify::new(),
+            full: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// A desk at which somebody panicked can't be trusted any more: the relay has to end.
+    fn desk(&self) -> Result<MutexGuard<'_, Desk>, OfficeClosed> {
+        self.desk.lock().map_err(|_| {
+            self.bell.notify_one();
+            OfficeClosed
+        })
+    }
+
+    fn take(&self, orders: impl Iterator<Item = Order>) -> Result<(), OfficeClosed> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(OfficeClosed);
+        }
+        let mut desk = self.desk()?;
+        for order in orders {
+            desk.take(order);
+        }
+        let state = if desk.is_urgent() {
+            URGENT
+        } else if desk.gathers() {
+            GATHERS
+        } else {
+            NOTHING
+        };
+        if !desk.has_room() {
+            self.full.store(true, Ordering::Release);
+        }
+        drop(desk);
+        if self.told.fetch_max(state, Ordering::AcqRel) < state {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.full.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at again with the lock held: else room could be made just before, and nobody be woken.
+        if !self.full.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        waiting.push(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn make_room(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.full.store(false, Ordering::Release);
+        let woken = std::mem::take(&mut *waiting);
+        drop(waiting);
+        for waker in woken {
+            waker.wake();
+        }
+    }
+}
+
 /// The office, ready to run.
 pub(crate) struct Office {
-    desk: Desk,
+    hatch: Arc<Hatch>,
     clerks: Clerks,
-    orders: mpsc::Receiver<Order>,
     health: Health,
     /// A batch is being written, since when.
     writing: Option<Instant>,
@@ -129,135 +240,174 @@ impl Office {
         clock: Clock,
         health: Health,
     ) -> Result<(Self, Counter), StoreError> {
-        let mut desk = Desk::new(bounds, clock, health.clone());
-        store.reader.load(|record| desk.load(record)).await?;
-        let (sender, orders) = mpsc::channel(ORDERS);
+        let (questions, questions_end) = mpsc::unbounded_channel();
+        let mut desk = Desk::new(bounds, clock, health.clone(), questions);
+        let mut numbers = HashMap::new();
+        store.reader.load(|record| desk.load(record, &mut numbers)).await?;
+        let hatch = Arc::new(Hatch::new(desk));
         let office = Self {
-            desk,
-            clerks: Clerks::hire(store),
-            orders,
+            hatch: Arc::clone(&hatch),
+            clerks: Clerks::hire(store, questions_end),
             health,
             writing: None,
             lingers: None,
             due: false,
         };
-        Ok((office, Counter::new(sender)))
+        Ok((office, Counter::Alone(hatch)))
     }
 
     /// Works until told to finish, then writes what is left and closes the store.
     pub(crate) async fn run(mut self, mut finish: oneshot::Receiver<()>) -> Result<(), StoreError> {
+        let hatch = Arc::clone(&self.hatch);
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut linger = interval(LINGER);
         linger.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut orders = Vec::with_capacity(ORDERS);
         loop {
             tokio::select! {
                 _ = &mut finish => break,
-                count = self.orders.recv_many(&mut orders, ORDERS), if self.writing.is_none() || self.desk.has_room() => {
-                    if count == 0 {
-                        break;
-                    }
-                    for order in orders.drain(..) {
-                        self.desk.take(order);
-                    }
-                }
-                report = self.clerks.reports.recv() => self.hear(report)?,
-                _ = sweep.tick() => {
-                    self.health.beat();
-                    self.desk.sweep();
-                }
-                _ = linger.tick(), if self.lingers.is_some() => self.linger(),
+                () = hatch.bell.notified() => {}
+                report = self.clerks.reports.recv() => self.hear(report).await?,
+                _ = sweep.tick() => self.sweep().await?,
+                _ = linger.tick(), if self.lingers.is_some() => self.linger()?,
             }
-            self.send_questions();
-            if self.due || self.desk.is_urgent() {
-                self.write();
-            } else if self.lingers.is_none() && self.desk.gathers() {
-                self.lingers = Some(0);
+            if self.next(&hatch)? {
                 linger.reset();
             }
-            self.desk.report();
-            self.health.metrics.queued.set(measure(self.orders.len()));
         }
         self.finish().await
     }
 
-    fn hear(&mut self, report: Option<Report>) -> Result<(), StoreError> {
-        match report {
-            None => return Err(StoreError::Stopped),
-            Some(Report::Unreadable(source)) => return Err(StoreError::Unknown { source }),
-            Some(Report::Written(batch, outcome)) => {
-                if let Some(since) = self.writing.take() {
-                    self.health.metrics.flush_seconds.observe(since.elapsed().as_secs_f64());
-                    self.health.metrics.group_puts.observe(batch.puts.len() as f64);
-                }
-                match outcome {
-                    Ok(()) => {
-                        self.health.set(true);
-                        self.desk.written(*batch);
-                    }
-                    Err(BatchError::Refused(error)) => {
-                        tracing::error!(%error, "the store takes nothing; envelopes are refused until it does");
-                        self.health.set(false);
-                        self.desk.refused(*batch);
-                    }
-                    Err(BatchError::Unknown(source)) => {
-                        self.health.set(false);
-                        self.desk.refuse_all();
-                        return Err(StoreError::Unknown { source });
-                    }
-                }
+    /// Has the next batch written, if it is time. Says whether a wait for it begins.
+    fn next(&mut self, hatch: &Hatch) -> Result<bool, StoreError> {
+        let mut desk = hatch.desk().map_err(|_| StoreError::Stopped)?;
+        desk.report();
+        if self.writing.is_some() {
+            return Ok(false);
+        }
+        if self.due || desk.is_urgent() {
+            (self.lingers, self.due) = (None, false);
+            hatch.told.store(NOTHING, Ordering::Release);
+            if let Some(batch) = desk.next_batch() {
+                // While it is written nobody needs to ring.
+                hatch.told.store(URGENT, Ordering::Release);
+                self.writing = self.clerks.batches.try_send(batch).is_ok().then(Instant::now);
             }
-            Some(Report::Bodies {
+            return Ok(false);
+        }
+        let begins = self.lingers.is_none() && desk.gathers();
+        if begins {
+            self.lingers = Some(0);
+        }
+        // From now on only what is urgent is worth a bell.
+        let told = if self.lingers.is_some() { GATHERS } else { NOTHING };
+        hatch.told.store(told, Ordering::Release);
+        Ok(begins)
+    }
+
+    async fn hear(&mut self, report: Option<Report>) -> Result<(), StoreError> {
+        match report {
+            None => Err(StoreError::Stopped),
+            Some(Report::Unreadable(source)) => Err(StoreError::Unknown { source }),
+            Some(Report::Written(batch, outcome)) => self.written(*batch, outcome),
+            Some(Report::Bundles {
                 mailbox,
                 connection,
                 asked,
                 found,
-            }) => self.desk.bodies(&mailbox, connection, &asked, found),
-            Some(Report::Put { order, known }) => self.desk.put(order, Some(known)),
-            Some(Report::Expired { now, puts }) => self.desk.expired(now, puts),
+            }) => {
+                self.desk()?.bundles(&mailbox, connection, &asked, found);
+                Ok(())
+            }
+            Some(Report::Expired { rows, more }) => self.forget(rows, more).await,
+        }
+    }
+
+    fn written(&mut self, batch: Batch, outcome: Result<(), BatchError>) -> Result<(), StoreError> {
+        if let Some(since) = self.writing.take() {
+            self.health.metrics.flush_seconds.observe(since.elapsed().as_secs_f64());
+            self.health.metrics.group_puts.observe(batch.puts() as f64);
+        }
+        let mut desk = self.desk()?;
+        match outcome {
+            Ok(()) => {
+                self.health.set(true);
+                desk.written(&batch);
+            }
+            Err(BatchError::Refused(error)) => {
+                tracing::error!(%error, "the store takes nothing; envelopes are refused until it does");
+                self.health.set(false);
+                desk.refused(batch);
+            }
+            Err(BatchError::Unknown(source)) => {
+                self.health.set(false);
+                desk.refuse_all();
+                self.hatch.closed.store(true, Ordering::Release);
+                return Err(StoreError::Unknown { source });
+            }
+        }
+        if desk.has_room() {
+            self.hatch.make_room();
         }
         Ok(())
     }
 
-    fn send_questions(&mut self) {
-        for question in self.desk.questions.drain(..) {
-            // A clerk that is gone is noticed by its reports.
-            self.clerks.questions.send(question).ok();
+    /// Forgets puts that have expired, some at a time, with others in between.
+    async fn forget(&self, rows: Vec<(i64, Vec<PutRecord>)>, more: bool) -> Result<(), StoreError> {
+        for records in rows.iter().flat_map(|(_, records)| records.chunks(SWEPT)) {
+            self.at_desk(|desk| desk.forget(records))?;
+            tokio::task::yield_now().await;
+        }
+        self.desk()?.forgot(rows.iter().map(|(number, _)| *number), more);
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        self.health.beat();
+        self.at_desk(Desk::sweep)?;
+        let mut look = None;
+        loop {
+            look = self.at_desk(|desk| desk.expire(look))?;
+            if look.is_none() {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
         }
     }
 
-    fn linger(&mut self) {
+    fn linger(&mut self) -> Result<(), StoreError> {
         let lingers = self.lingers.map_or(0, |lingers| lingers + 1);
-        self.due |= self.desk.is_overdue() || lingers >= LINGERS;
+        self.due |= self.desk()?.is_overdue() || lingers >= LINGERS;
         self.lingers = Some(lingers);
+        Ok(())
     }
 
-    fn write(&mut self) {
-        if self.writing.is_some() {
-            return;
-        }
-        (self.lingers, self.due) = (None, false);
-        if let Some(batch) = self.desk.next_batch() {
-            self.writing = self.clerks.batches.try_send(batch).is_ok().then(Instant::now);
-        }
+    fn desk(&self) -> Result<MutexGuard<'_, Desk>, StoreError> {
+        self.hatch.desk().map_err(|_| StoreError::Stopped)
+    }
+
+    /// The lock is held no longer than this, and never across a wait.
+    fn at_desk<T>(&self, what: impl FnOnce(&mut Desk) -> T) -> Result<T, StoreError> {
+        Ok(what(&mut *self.desk()?))
     }
 
     async fn finish(mut self) -> Result<(), StoreError> {
-        self.orders.close();
-        while let Some(order) = self.orders.recv().await {
-            self.desk.take(order);
-        }
-        self.desk.settle();
+        let hatch = Arc::clone(&self.hatch);
+        hatch.closed.store(true, Ordering::Release);
+        self.desk()?.settle();
         loop {
-            self.write();
+            self.due = true;
+            self.next(&hatch)?;
             if self.writing.is_none() {
                 break;
             }
             let report = self.clerks.reports.recv().await;
-            self.hear(report)?;
+            self.hear(report).await?;
         }
-        self.desk.refuse_all();
+        self.at_desk(|desk| {
+            desk.refuse_all();
+            desk.dismiss();
+        })?;
         self.clerks.dismiss().await
     }
 }

@@ -5,9 +5,8 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use tokio::sync::Notify;
 use wire::frame::{Close, RelayFrame};
 use wire::limits::WINDOW_ENVELOPES;
 
@@ -23,7 +22,7 @@ const FRAMES: usize = UNANSWERED + WINDOW_ENVELOPES as usize + 8;
 const BYTES: usize = 2 * 1024 * 1024;
 
 /// Room that an empty queue keeps. What a burst needed is given back: most connections rest most of the time.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 /// What a connection is to do.
 #[derive(Debug)]
@@ -38,6 +37,16 @@ pub(crate) enum Out {
     Close(Close),
 }
 
+/// What a connection finds in its queue.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Out(Out),
+    /// Nothing; its task is woken when there is something.
+    Nothing,
+    /// It didn't drain its queue, which overflowed.
+    Cut,
+}
+
 /// The end that fills the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
@@ -48,8 +57,6 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     shared: Arc<Shared>,
-    /// Notified when the queue overflowed.
-    pub(crate) cut: Arc<Notify>,
 }
 
 /// Not a channel, whose first block alone would be as large as all else of a connection at rest.
@@ -57,16 +64,17 @@ pub(crate) struct Outgoing {
 struct Shared {
     queue: Mutex<Queue>,
     memory: Memory,
-    cut: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     outs: VecDeque<Out>,
-    /// Bytes of the envelopes among them.
+    /// Frames, and bytes of the envelopes among them, that are queued or were taken and aren't written.
+    frames: usize,
     bytes: usize,
     /// Nobody drains it any more.
     closed: bool,
+    cut: bool,
     waker: Option<Waker>,
 }
 
@@ -83,16 +91,14 @@ pub(crate) struct Gone;
 
 /// A queue for one connection.
 pub(crate) fn outbox(memory: Memory) -> (Outbox, Outgoing) {
-    let cut = Arc::new(Notify::new());
     let shared = Arc::new(Shared {
         queue: Mutex::default(),
         memory,
-        cut: Arc::clone(&cut),
     });
     let outbox = Outbox {
         shared: Arc::clone(&shared),
     };
-    (outbox, Outgoing { shared, cut })
+    (outbox, Outgoing { shared })
 }
 
 impl Outbox {
@@ -119,49 +125,59 @@ impl Outbox {
     fn push(&self, out: Out) -> Result<(), Gone> {
         let bytes = if let Out::Deliver(_, bytes) = &out { *bytes } else { 0 };
         let mut queue = self.shared.queue();
-        if queue.closed {
+        if queue.closed || queue.cut {
             return Err(Gone);
         }
-        if queue.outs.len() >= FRAMES || queue.bytes + bytes > BYTES {
-            drop(queue);
-            self.shared.cut.notify_one();
-            return Err(Gone);
+        let fits = queue.frames < FRAMES && queue.bytes + bytes <= BYTES;
+        if fits {
+            queue.frames += 1;
+            queue.bytes += bytes;
+            if bytes > 0 {
+                self.shared.memory.take(bytes);
+            }
+            queue.outs.push_back(out);
+        } else {
+            queue.cut = true;
         }
-        queue.bytes += bytes;
-        self.shared.memory.take(bytes);
-        queue.outs.push_back(out);
         let waker = queue.waker.take();
         drop(queue);
         if let Some(waker) = waker {
             waker.wake();
         }
-        Ok(())
+        if fits { Ok(()) } else { Err(Gone) }
     }
 }
 
 impl Outgoing {
-    /// What is next. Never ends while the connection holds its own [`Outbox`].
-    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Out>> {
+    /// The connection is at work and will look by itself: it needn't be woken.
+    pub(crate) fn attend(&mut self) {
+        self.shared.queue().waker = None;
+    }
+
+    /// What is next. What is taken counts until it is [`Outgoing::written`].
+    pub(crate) fn take(&mut self, context: &mut Context<'_>) -> Taken {
         let mut queue = self.shared.queue();
-        let Some(out) = queue.outs.pop_front() else {
-            if Arc::strong_count(&self.shared) == 1 {
-                return Poll::Ready(None);
-            }
-            queue.outs.shrink_to(KEPT);
-            if !queue
-                .waker
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(context.waker()))
-            {
-                queue.waker = Some(context.waker().clone());
-            }
-            return Poll::Pending;
-        };
-        if let Out::Deliver(_, bytes) = &out {
-            queue.bytes -= bytes;
-            self.shared.memory.give(*bytes);
+        if queue.cut {
+            return Taken::Cut;
         }
-        Poll::Ready(Some(out))
+        if let Some(out) = queue.outs.pop_front() {
+            return Taken::Out(out);
+        }
+        queue.outs.shrink_to(KEPT);
+        queue.waker = Some(context.waker().clone());
+        Taken::Nothing
+    }
+
+    /// So many frames, with so many bytes of envelopes, are written.
+    pub(crate) fn written(&mut self, frames: usize, bytes: usize) {
+        let mut queue = self.shared.queue();
+        queue.frames = queue.frames.saturating_sub(frames);
+        let bytes = bytes.min(queue.bytes);
+        queue.bytes -= bytes;
+        drop(queue);
+        if bytes > 0 {
+            self.shared.memory.give(bytes);
+        }
     }
 }
 
@@ -183,34 +199,43 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn an_overflowing_connection_is_cut() {
-        let (outbox, outgoing) = outbox(Memory::default());
+    fn take(outgoing: &mut Outgoing) -> Taken {
+        outgoing.take(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn an_overflowing_connection_is_cut() {
+        let (outbox, mut outgoing) = outbox(Memory::default());
         for _ in 0..FRAMES {
             outbox.deliver(RelayFrame::Displaced, 1).unwrap();
         }
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
-        outgoing.cut.notified().await;
+        assert!(matches!(take(&mut outgoing), Taken::Cut));
+        assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
     }
 
-    #[tokio::test]
-    async fn bytes_overflow_too() {
+    #[test]
+    fn bytes_overflow_too_and_count_until_they_are_written() {
         let (outbox, mut outgoing) = outbox(Memory::default());
         outbox.deliver(RelayFrame::Displaced, BYTES).unwrap();
-        std::future::poll_fn(|context| outgoing.poll_next(context)).await;
+        assert!(matches!(take(&mut outgoing), Taken::Out(Out::Deliver(..))));
+        outgoing.written(1, BYTES);
         outbox.deliver(RelayFrame::Displaced, BYTES).unwrap();
+        assert!(matches!(take(&mut outgoing), Taken::Out(Out::Deliver(..))));
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
-        outgoing.cut.notified().await;
+        assert!(matches!(take(&mut outgoing), Taken::Cut));
     }
 
-    #[tokio::test]
-    async fn a_connection_that_ends_gives_back_the_memory_of_what_it_didnt_take() {
+    #[test]
+    fn a_connection_that_ends_gives_back_the_memory_of_what_it_didnt_write() {
         let memory = Memory::default();
         let (outbox, mut outgoing) = outbox(memory.clone());
         for _ in 0..3 {
             outbox.deliver(RelayFrame::Displaced, 100).unwrap();
         }
-        std::future::poll_fn(|context| outgoing.poll_next(context)).await;
+        assert!(matches!(take(&mut outgoing), Taken::Out(_)));
+        outgoing.written(1, 100);
+        assert!(matches!(take(&mut outgoing), Taken::Out(_)));
         assert_eq!(memory.used(), 200);
         drop(outgoing);
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 100), Err(Gone));

@@ -7,34 +7,29 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt, Stream};
 use rand_core::{OsRng, RngCore};
-use sha2::{Digest, Sha256};
-use tokio::sync::futures::Notified;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use wire::envelope::Envelope;
 use wire::frame::{ClientFrame, Close, Put, PutId, Reason, RelayFrame};
 use wire::limits::{TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use wire::login::RelayName;
-use wire::mailbox::MailboxId;
+use wire::mailbox::{Capability, CapabilityHash, MailboxId};
 
 use crate::addresses::Visitor;
 use crate::bucket::{Bucket, Rate};
-use crate::door::Doorstep;
 use crate::health::Health;
+use crate::known;
 use crate::metrics::{Limit, Present};
 use crate::office::{Counter, OfficeClosed, Order, OwnerOrder, PutOrder};
-use crate::outbox::{Out, Outbox, Outgoing, UNANSWERED, outbox};
+use crate::outbox::{Out, Outbox, Outgoing, Taken, UNANSWERED, outbox};
+use crate::socket::{Fault, Message, Socket, Written};
 
 /// How long the last word may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -92,8 +87,6 @@ mod greeting;
 
 use greeting::greet;
 
-type Socket = WebSocketStream<Doorstep>;
-
 /// Numbers connections, so that the office can tell two of one mailbox apart.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -131,7 +124,7 @@ async fn admit(mut socket: Socket, person: Person, mut house: House) -> Option<B
             return None;
         }
     };
-    socket.get_mut().welcome();
+    socket.welcome();
     let Person { visitor, stranger, .. } = person;
     drop(stranger);
     Some(Box::new(Session::new(socket, mailbox, visitor, house)))
@@ -151,30 +144,19 @@ enum End {
 }
 
 async fn send(socket: &mut Socket, frame: &RelayFrame) -> Result<(), End> {
-    let message = Message::Binary(frame.encode());
-    socket.send(message).await.map_err(|_| End::Gone)
+    socket.push(frame);
+    socket.flush().await.map_err(|_| End::Gone)
 }
 
-/// The bytes of a frame, or nothing for what needs no answer from us.
-fn sort(message: Message, pings: &mut Bucket) -> Result<Option<Bytes>, End> {
-    match message {
-        Message::Binary(bytes) => Ok(Some(bytes)),
-        Message::Text(_) => Err(End::Close(Close::Unsupported)),
-        Message::Ping(_) | Message::Pong(_) if !pings.take(PINGS, Instant::now()) => Err(End::Close(Close::TooMany)),
-        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
-        Message::Close(_) => Err(End::Gone),
-    }
-}
-
-fn end_of(error: &Error) -> End {
-    match error {
-        Error::Capacity(_) => End::Close(Close::TooLong),
-        Error::Utf8(_) => End::Close(Close::Invalid),
-        Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            End::Gone
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Gone | Fault::Closed => Self::Gone,
+            Fault::Protocol => Self::Close(Close::Protocol),
+            Fault::Invalid => Self::Close(Close::Invalid),
+            Fault::TooLong => Self::Close(Close::TooLong),
+            Fault::Starved => Self::Close(Close::TooMany),
         }
-        Error::Protocol(_) => End::Close(Close::Protocol),
-        _ => End::Gone,
     }
 }
 
@@ -191,35 +173,30 @@ async fn leave(mut socket: Socket, end: End) {
         }
     };
     let farewell = async {
-        if let Some(frame) = frame {
-            send(&mut socket, &frame).await.ok();
+        if let Some(frame) = &frame {
+            socket.push(frame);
         }
-        match close {
-            Some(close) => {
-                let last = CloseFrame {
-                    code: close.code().into(),
-                    reason: close.to_string().into(),
-                };
-                socket.close(Some(last)).await.ok();
-            }
-            // Lets the answer to the other side's close go out.
-            None => {
-                socket.flush().await.ok();
-            }
+        if let Some(close) = close {
+            socket.close(close.code(), &close.to_string());
         }
+        // Lets the answer to the other side's close go out, too.
+        socket.flush().await.ok();
     };
     if timeout(FAREWELL, farewell).await.is_ok() {
-        socket.into_inner().hang_up().await;
+        socket.hang_up().await;
     }
 }
 
-/// Messages taken in before others have their turn.
+/// Frames taken in before others have their turn.
 const AT_ONCE: usize = 64;
+
+/// A socket that stands still counts as moving again when so many bytes went out.
+const MOVING: usize = 4 * 1024;
 
 /// What happened to a connection.
 enum Event {
-    /// An order for which there is no room at the counter just now.
-    Queue(Order),
+    /// There is no room at the counter for these orders just now.
+    Queue(Vec<Order>),
     /// The other side sent too much; nothing is read for a while.
     Rest(Duration),
     End(End),
@@ -227,99 +204,120 @@ enum Event {
 
 struct Session {
     socket: Socket,
-    mailbox: MailboxId,
-    visitor: Visitor,
-    connection: u64,
-    house: House,
-    outbox: Outbox,
+    intake: Intake,
     outgoing: Outgoing,
-    /// Requests handed in and not answered.
-    unanswered: usize,
-    /// Something is written and not flushed, and since when that stands still.
-    unflushed: bool,
+    /// Since when what is to be written stands still, and how much went out since.
     stalled_since: Option<Instant>,
+    moved: usize,
     heard: Instant,
-    pings: Bucket,
     junk: Bucket,
     /// How long to rest before reading on.
     rest: Option<Duration>,
     _member: Present,
 }
 
+/// What makes orders of messages.
+struct Intake {
+    mailbox: MailboxId,
+    visitor: Visitor,
+    connection: u64,
+    house: House,
+    outbox: Outbox,
+    /// Requests handed in, and answers to them not written.
+    unanswered: usize,
+    pings: Bucket,
+    /// The capability used last, which is nearly always used again, and its hash.
+    capability: Option<(Capability, CapabilityHash)>,
+}
+
 impl Session {
     fn new(socket: Socket, mailbox: MailboxId, visitor: Visitor, house: House) -> Self {
         let (outbox, outgoing) = outbox(house.health.memory.clone());
         let _member = Present::new(&house.health.metrics.members);
+        let now = Instant::now();
         Self {
             socket,
-            mailbox,
-            visitor,
-            connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
-            house,
-            outbox,
+            intake: Intake {
+                mailbox,
+                visitor,
+                connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+                house,
+                outbox,
+                unanswered: 0,
+                pings: Bucket::full(now),
+                capability: None,
+            },
             outgoing,
-            unanswered: 0,
-            unflushed: false,
             stalled_since: None,
-            heard: Instant::now(),
-            pings: Bucket::full(Instant::now()),
-            junk: Bucket::full(Instant::now()),
+            moved: 0,
+            heard: now,
+            junk: Bucket::full(now),
             rest: None,
             _member,
         }
     }
 
     async fn run(mut self: Box<Self>) {
-        let Err(end) = Box::pin(self.attend()).await;
-        tracing::debug!(connection = self.connection, ?end, "connection ends");
+        let Err(end) = self.attend().await;
+        tracing::debug!(connection = self.intake.connection, ?end, "connection ends");
         if end == End::Goodbye {
             // What was put before the end is flushed before the end, and its sender told.
             Box::pin(timeout(LAST_ANSWERS, self.last_answers())).await.ok();
         }
-        self.house.counter.order(self.order(OwnerOrder::Leave)).await.ok();
+        self.intake
+            .house
+            .counter
+            .order(self.intake.order(OwnerOrder::Leave))
+            .await
+            .ok();
         Box::pin(leave(self.socket, end)).await;
     }
 
     /// Takes messages in and gives answers out until one side has had enough.
     async fn attend(&mut self) -> Result<Infallible, End> {
-        let mut tick = interval(self.house.keepalive / 3);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let cut = std::sync::Arc::clone(&self.outgoing.cut);
-        let (mut stopping, mut stopping_later) = (self.house.stopping.clone(), self.house.stopping.clone());
-        // Made once: most of what a message costs would otherwise be waiting for what never comes.
+        let every = self.intake.house.keepalive / 3;
+        let (mut stopping, mut stopping_later) =
+            (self.intake.house.stopping.clone(), self.intake.house.stopping.clone());
         let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
-        let mut cut_off = pin!(cut.notified());
+        let mut tick = pin!(sleep(every));
+        // Both wake this task once they are asked to, and are asked again only when they have something to say: most of what a
+        // message costs would otherwise be asking.
+        let mut asked = false;
         loop {
-            let event = tokio::select! {
-                _ = &mut stopped => return Err(End::Goodbye),
-                () = &mut cut_off => return Err(End::Close(Close::TooSlow)),
-                _ = tick.tick() => {
-                    self.check()?;
-                    continue;
+            let event = poll_fn(|context| {
+                if (!asked || self.intake.house.health.is_draining()) && stopped.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Event::End(End::Goodbye));
                 }
-                event = poll_fn(|context| self.poll(context)) => event,
-            };
+                while !asked || tick.is_elapsed() {
+                    asked = true;
+                    if tick.as_mut().poll(context).is_pending() {
+                        break;
+                    }
+                    if let Err(end) = self.check() {
+                        return Poll::Ready(Event::End(end));
+                    }
+                    tick.as_mut().reset(Instant::now() + every);
+                    asked = false;
+                }
+                self.poll(context)
+            })
+            .await;
             match event {
                 Event::End(end) => return Err(end),
-                Event::Rest(rest) => Box::pin(self.rest(rest, &mut stopping_later, cut_off.as_mut())).await?,
-                Event::Queue(order) => self.queue(order).await?,
+                Event::Rest(rest) => Box::pin(self.rest(rest, &mut stopping_later)).await?,
+                Event::Queue(orders) => Box::pin(self.queue(orders)).await?,
             }
         }
     }
 
     /// Reads nothing for a while. What is queued is written all the same: whoever shares an address with somebody rude
     /// still gets its envelopes.
-    async fn rest(
-        &mut self,
-        rest: Duration,
-        stopping: &mut watch::Receiver<bool>,
-        cut_off: Pin<&mut Notified<'_>>,
-    ) -> Result<(), End> {
-        self.house.health.metrics.limited(Limit::Traffic);
+    async fn rest(&mut self, rest: Duration, stopping: &mut watch::Receiver<bool>) -> Result<(), End> {
+        self.intake.house.health.metrics.limited(Limit::Traffic);
+        let until = Instant::now() + rest.min(REST_MAX);
         tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => Err(End::Goodbye),
-            () = cut_off => Err(End::Close(Close::TooSlow)),
-            () = sleep(rest.min(REST_MAX)) => {
+            () = sleep_until(until) => {
                 // The silence was ours.
                 self.heard = Instant::now();
                 Ok(())
@@ -331,117 +329,147 @@ impl Session {
     /// Writes until every request is answered and nothing is left to write.
     async fn last_answers(&mut self) {
         poll_fn(|context| match self.poll_write(context) {
-            Poll::Pending if self.unanswered > 0 || self.unflushed => Poll::Pending,
+            Poll::Pending if self.intake.unanswered > 0 || self.stalled_since.is_some() => Poll::Pending,
             _ => Poll::Ready(()),
         })
         .await;
     }
 
-    /// Writes what is queued and reads; neither waits for the other, so that a client which writes much before it reads
-    /// doesn't lock up with us.
+    /// Reads, and writes what is queued; neither waits for the other, so that a client which writes much before it reads
+    /// doesn't lock up with us. What others queue meanwhile, and what our own orders bring about, is written in the same turn.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        self.outgoing.attend();
+        let event = self.poll_read(context);
+        let was_full = self.intake.is_full();
         if let Poll::Ready(end) = self.poll_write(context) {
             return Poll::Ready(Event::End(end));
         }
-        for _ in 0..AT_ONCE {
-            if let Some(rest) = self.rest.take() {
-                return Poll::Ready(Event::Rest(rest));
-            }
-            if self.unanswered >= UNANSWERED {
-                return Poll::Pending;
-            }
-            let order = match ready!(Pin::new(&mut self.socket).poll_next(context)) {
-                Some(Ok(message)) => self.take_in(message),
-                Some(Err(_)) if self.socket.get_ref().is_starved() => {
-                    self.house.health.metrics.limited(Limit::Memory);
-                    Err(End::Close(Close::TooMany))
-                }
-                Some(Err(error)) => Err(end_of(&error)),
-                None => Err(End::Gone),
-            };
-            let order = match order {
-                Ok(None) => continue,
-                Ok(Some(order)) => self.house.counter.try_order(order),
-                Err(end) => return Poll::Ready(Event::End(end)),
-            };
-            match order {
-                Ok(None) => {}
-                Ok(Some(order)) => return Poll::Ready(Event::Queue(order)),
-                Err(OfficeClosed) => return Poll::Ready(Event::End(End::Goodbye)),
-            }
+        if was_full && !self.intake.is_full() {
+            // What is waited for isn't always still to come.
+            context.waker().wake_by_ref();
         }
-        context.waker().wake_by_ref();
+        event
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if let Some(rest) = self.rest.take() {
+            return Poll::Ready(Event::Rest(rest));
+        }
+        if self.intake.is_full() || !self.intake.house.counter.has_room(context) {
+            return Poll::Pending;
+        }
+        let (mut orders, mut count, mut bytes) = (Vec::new(), 0, 0);
+        let mut end = None;
+        let now = Instant::now();
+        let intake = &mut self.intake;
+        let taken = self.socket.poll_take(context, |message| {
+            (count, bytes) = (count + 1, bytes + message.len());
+            match intake.take_in(&message, now) {
+                Ok(order) => orders.extend(order),
+                Err(early) => {
+                    end = Some(early);
+                    return Ok(false);
+                }
+            }
+            Ok(count < AT_ONCE && !intake.is_full())
+        });
+        if count > 0 {
+            self.heard = now;
+            self.rest = self.rest.max(self.intake.visitor.sends(count, bytes, now));
+        }
+        // What came before the end counts.
+        if !orders.is_empty() && self.intake.house.counter.hand_in(&mut orders).is_err() {
+            return Poll::Ready(Event::End(End::Goodbye));
+        }
+        if let Some(end) = end {
+            return Poll::Ready(Event::End(end));
+        }
+        if let Poll::Ready(Err(fault)) = taken {
+            if fault == Fault::Starved {
+                self.intake.house.health.metrics.limited(Limit::Memory);
+            }
+            return Poll::Ready(Event::End(fault.into()));
+        }
+        if !orders.is_empty() {
+            return Poll::Ready(Event::Queue(orders));
+        }
+        if self.rest.is_some() || taken.is_ready() && !self.intake.is_full() {
+            // There may be more, after the others.
+            context.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
-    /// What a message orders, if anything.
-    fn take_in(&mut self, message: Message) -> Result<Option<Order>, End> {
-        self.heard = Instant::now();
-        self.socket.get_mut().finished();
-        self.rest = self.visitor.sends(message.len(), self.heard);
-        match sort(message, &mut self.pings)? {
-            Some(bytes) => self.hand_in(bytes),
-            None => Ok(None),
-        }
-    }
-
     /// Waits for room at the counter.
-    async fn queue(&mut self, order: Order) -> Result<(), End> {
-        // Until the desk has it.
-        let bytes = if let Order::Put(order) = &order {
-            order.envelope.bucket()
-        } else {
-            0
-        };
-        let _in_hand = self.house.health.memory.charge(bytes);
-        self.house.counter.order(order).await.map_err(|_| End::Goodbye)
+    async fn queue(&mut self, orders: Vec<Order>) -> Result<(), End> {
+        // Until the office has them.
+        let bytes = orders.iter().map(|order| match order {
+            Order::Put(order) => order.envelope.bucket(),
+            Order::Owner { .. } => 0,
+        });
+        let _in_hand = self.intake.house.health.memory.charge(bytes.sum());
+        for order in orders {
+            let handed_in = self.intake.house.counter.order(order).await;
+            handed_in.map_err(|OfficeClosed| End::Goodbye)?;
+        }
+        Ok(())
     }
 
-    /// Writes what is queued, all of it before one flush. Ready only when that is the end.
+    /// Writes what is queued, as much as possible at once. Ready only when that is the end.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        while let Poll::Ready(ready) = Pin::new(&mut self.socket).poll_ready(context) {
-            if ready.is_err() {
-                return Poll::Ready(End::Gone);
-            }
-            let Poll::Ready(out) = self.outgoing.poll_next(context) else {
-                break;
-            };
-            let frame = match out {
-                Some(Out::Answer(frame)) => {
-                    self.unanswered = self.unanswered.saturating_sub(1);
-                    if let RelayFrame::Refused { reason, .. } = &frame {
-                        self.refused(*reason);
+        loop {
+            let mut more = true;
+            while more && self.socket.has_room() {
+                let frame = match self.outgoing.take(context) {
+                    Taken::Out(Out::Answer(frame)) => {
+                        if let RelayFrame::Refused { reason, .. } = &frame {
+                            self.refused(*reason);
+                        }
+                        frame
                     }
-                    frame
-                }
-                Some(Out::Deliver(frame, _)) => frame,
-                Some(Out::Displaced) => return Poll::Ready(End::Displaced),
-                Some(Out::Close(close)) => return Poll::Ready(End::Close(close)),
-                None => return Poll::Ready(End::Gone),
-            };
-            let message = Message::Binary(frame.encode());
-            if Pin::new(&mut self.socket).start_send(message).is_err() {
-                return Poll::Ready(End::Gone);
+                    Taken::Out(Out::Deliver(frame, _)) => frame,
+                    Taken::Out(Out::Displaced) => return Poll::Ready(End::Displaced),
+                    Taken::Out(Out::Close(close)) => return Poll::Ready(End::Close(close)),
+                    Taken::Cut => return Poll::Ready(End::Close(Close::TooSlow)),
+                    Taken::Nothing => {
+                        more = false;
+                        continue;
+                    }
+                };
+                self.socket.push(&frame);
             }
-            self.unflushed = true;
-        }
-        if self.unflushed {
-            match Pin::new(&mut self.socket).poll_flush(context) {
+            let mut written = Written::default();
+            let wrote = self.socket.poll_write(context, &mut written);
+            self.wrote(&written);
+            match wrote {
                 Poll::Ready(Ok(())) => {
-                    self.unflushed = false;
                     self.stalled_since = None;
+                    if !more {
+                        return Poll::Pending;
+                    }
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Pending => {
                     self.stalled_since.get_or_insert_with(Instant::now);
+                    return Poll::Pending;
                 }
             }
         }
-        Poll::Pending
+    }
+
+    fn wrote(&mut self, written: &Written) {
+        if written.frames > 0 {
+            self.outgoing.written(written.frames, written.envelope_bytes);
+            self.intake.unanswered = self.intake.unanswered.saturating_sub(written.answers);
+        }
+        self.moved += written.bytes;
+        if self.moved >= MOVING {
+            (self.stalled_since, self.moved) = (None, 0);
+        }
     }
 
     fn refused(&mut self, reason: Reason) {
-        self.house.health.metrics.refused(reason);
+        self.intake.house.health.metrics.refused(reason);
         if reason == Reason::NotAllowed {
             let rest = self.junk.spend(1.0, JUNK, Instant::now());
             self.rest = self.rest.max(rest);
@@ -452,26 +480,42 @@ impl Session {
     fn check(&mut self) -> Result<(), End> {
         let stalled = self
             .stalled_since
-            .is_some_and(|since| since.elapsed() >= self.house.stall_deadline);
+            .is_some_and(|since| since.elapsed() >= self.intake.house.stall_deadline);
         if stalled {
             return Err(End::Close(Close::TooSlow));
         }
         let silence = self.heard.elapsed();
         // With its requests unanswered we don't listen, so silence means nothing.
-        if silence > self.house.keepalive * 5 / 2 && self.unanswered < UNANSWERED {
+        if silence > self.intake.house.keepalive * 5 / 2 && self.intake.unanswered < UNANSWERED {
             return Err(End::Close(Close::TooSlow));
         }
-        if silence > self.house.keepalive && self.stalled_since.is_none() {
-            self.pings.give();
-            let ping = Message::Ping(Bytes::new());
-            Pin::new(&mut self.socket).start_send(ping).map_err(|_| End::Gone)?;
-            self.unflushed = true;
+        if silence > self.intake.house.keepalive && self.stalled_since.is_none() {
+            self.intake.pings.give();
+            self.socket.ping();
         }
         Ok(())
     }
+}
 
-    fn hand_in(&mut self, bytes: Bytes) -> Result<Option<Order>, End> {
-        let frame = ClientFrame::decode(bytes).map_err(|_| End::Close(Close::Malformed))?;
+impl Intake {
+    /// Whether nothing more is read before something is answered.
+    fn is_full(&self) -> bool {
+        self.unanswered >= UNANSWERED
+    }
+
+    /// What a message orders, if anything.
+    fn take_in(&mut self, message: &Message<'_>, now: Instant) -> Result<Option<Order>, End> {
+        match message {
+            Message::Binary(bytes) => self.hand_in(bytes),
+            Message::Text => Err(End::Close(Close::Unsupported)),
+            Message::Heartbeat if !self.pings.take(PINGS, now) => Err(End::Close(Close::TooMany)),
+            Message::Heartbeat => Ok(None),
+        }
+    }
+
+    fn hand_in(&mut self, bytes: &[u8]) -> Result<Option<Order>, End> {
+        // Bytes of its own for what is kept.
+        let frame = ClientFrame::decode(Bytes::copy_from_slice(bytes)).map_err(|_| End::Close(Close::Malformed))?;
         let order = match frame {
             ClientFrame::Login { .. } => return Err(End::Close(Close::Malformed)),
             ClientFrame::Put(put) => return Ok(self.put(put)),
@@ -507,16 +551,25 @@ impl Session {
             self.house.health.metrics.limited(Limit::Memory);
             return self.refuse(put.id, Reason::Busy, FULL_MS);
         }
-        // Hashed here, on the connection's own time, not at the desk where everybody waits.
-        Some(Order::Put(Box::new(PutOrder {
+        let known = self.capability.as_ref().filter(|(known, _)| *known == put.capability);
+        let capability = match known {
+            Some((_, hash)) => *hash,
+            None => {
+                let hash = put.capability.hash();
+                self.capability = Some((put.capability, hash));
+                hash
+            }
+        };
+        // Looked through here, on the connection's own time, not at the desk where everybody waits.
+        Some(Order::Put(PutOrder {
             outbox: self.outbox.clone(),
             id: put.id,
             mailbox: put.mailbox,
-            capability: put.capability.hash(),
+            capability,
             ttl_seconds: put.ttl_seconds,
-            digest: Sha256::digest(envelope.as_bytes()).into(),
+            content: known::content(envelope.as_bytes()),
             envelope,
-        })))
+        }))
     }
 
     fn refuse(&self, id: PutId, reason: Reason, retry_after_ms: u32) -> Option<Order> {

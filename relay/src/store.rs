@@ -8,19 +8,22 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use sqlx::sqlite::SqliteConnection;
-use wire::frame::{PutId, Stored};
 
 use crate::shared::Failure;
 
 mod copy;
 mod open;
 mod read;
+pub(crate) mod rows;
+mod upgrade;
 mod write;
 
+pub(crate) use read::{ExpiredRow, Found};
+use rows::{BundleRow, Head, PutRecord, PutsRow};
+
 /// The newest layout that this program knows.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
 /// Why the store can't be used. Each names the file and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -125,26 +128,6 @@ impl StoreError {
     }
 }
 
-/// An envelope as it is written.
-#[derive(Debug)]
-pub(crate) struct EnvelopeRow {
-    pub(crate) number: i64,
-    pub(crate) sequence: u64,
-    pub(crate) capability: i64,
-    pub(crate) received: u64,
-    pub(crate) body: Bytes,
-}
-
-/// The memory of a put, with its envelope unless that was acknowledged already.
-#[derive(Debug)]
-pub(crate) struct PutRow {
-    pub(crate) mailbox: i64,
-    pub(crate) id: PutId,
-    pub(crate) digest: [u8; 32],
-    pub(crate) expires: u64,
-    pub(crate) envelope: Option<EnvelopeRow>,
-}
-
 /// What an owner changed.
 #[derive(Debug)]
 pub(crate) enum Change {
@@ -163,9 +146,11 @@ pub(crate) enum Change {
     Revoke {
         number: i64,
     },
+    /// The mailbox is closed, and goes on under another number: nothing that has the old one counts any more.
     Close {
         mailbox: i64,
         at: u64,
+        goes_on_as: i64,
     },
     /// The owner was here.
     Seen {
@@ -181,15 +166,22 @@ pub(crate) enum Change {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) changes: Vec<Change>,
-    /// Puts; one that was taken back leaves a gap.
-    pub(crate) puts: Vec<Option<PutRow>>,
-    /// Numbers of envelopes to delete.
-    pub(crate) deleted: Vec<i64>,
+    /// Envelopes.
+    pub(crate) bundles: Vec<BundleRow>,
+    /// The memory of their puts…
+    pub(crate) puts: Vec<PutsRow>,
+    /// …and of those that were acknowledged before they were flushed.
+    pub(crate) acknowledged_puts: Vec<PutRecord>,
+    /// When the batch was closed.
+    pub(crate) now: u64,
+    /// Numbers of bundles to delete.
+    pub(crate) empty: Vec<i64>,
+    /// How far a mailbox is acknowledged where a bundle is only needed in part.
+    pub(crate) acknowledged: BTreeMap<i64, u64>,
     /// First sequence number never given out, for each mailbox where it changes.
     pub(crate) reserved: BTreeMap<i64, u64>,
-    /// Forget puts that expired at or before this time, some of them.
-    pub(crate) forget: Vec<(i64, PutId)>,
-    pub(crate) forget_before: u64,
+    /// Numbers of rows of puts that have all expired.
+    pub(crate) forget: Vec<i64>,
     /// Write something, whatever else there is: is the disk well again?
     pub(crate) probe: bool,
 }
@@ -197,11 +189,20 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
+            && self.bundles.is_empty()
             && self.puts.is_empty()
-            && self.deleted.is_empty()
+            && self.acknowledged_puts.is_empty()
+            && self.empty.is_empty()
+            && self.acknowledged.is_empty()
             && self.reserved.is_empty()
             && self.forget.is_empty()
             && !self.probe
+    }
+
+    /// How many puts it holds, for the operator.
+    pub(crate) fn puts(&self) -> usize {
+        let flushed: usize = self.bundles.iter().map(|bundle| bundle.bodies.len()).sum();
+        flushed + self.acknowledged_puts.len()
     }
 }
 
@@ -214,20 +215,13 @@ pub(crate) enum BatchError {
     Unknown(sqlx::Error),
 }
 
-/// What a put is remembered as.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KnownPut {
-    pub(crate) digest: [u8; 32],
-    pub(crate) expires: u64,
-    pub(crate) how: Stored,
-}
-
-/// One mailbox, capability, envelope or put, as read at the start.
+/// One mailbox, capability, bundle, or row of puts, as read at the start.
 pub(crate) enum Record {
     Mailbox {
         number: i64,
         key: [u8; 32],
         next_sequence: u64,
+        acknowledged: u64,
         closed: Option<u64>,
         /// When the owner was last here; 0 if that isn't known.
         seen: u64,
@@ -239,19 +233,13 @@ pub(crate) enum Record {
         max_envelopes: u32,
         max_bytes: u64,
     },
-    Envelope {
-        mailbox: i64,
+    Bundle {
         number: i64,
-        sequence: u64,
-        capability: i64,
-        received: u64,
-        expires: u64,
-        bytes: u32,
-    },
-    Put {
         mailbox: i64,
-        id: PutId,
-        expires: u64,
+        heads: Vec<Head>,
+    },
+    Puts {
+        records: Vec<PutRecord>,
     },
 }
 

@@ -1,107 +1,121 @@
 //! Giving a live reader what waits for it, from memory or from the store, in order and within its window.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use wire::envelope::Envelope;
-use wire::frame::RelayFrame;
 
-use super::Desk;
+use super::{Desk, deliver};
 use crate::clerks::Question;
-use crate::mailbox::{Mailbox, Next, Waiting};
+use crate::mailbox::Next;
+use crate::store::Found;
 
 impl Desk {
     /// Gives the reader what it can have, and asks the store for what isn't in memory.
-    pub(super) fn pump(&mut self, key: &[u8; 32]) {
+    pub(super) fn pump(&mut self, at: usize) {
         let now = self.now();
-        while let (Some(mailbox), Some(seat)) = (self.mailboxes.get_mut(key), self.seats.get_mut(key)) {
-            let next = match mailbox.next(now) {
+        loop {
+            let Some(place) = self.places.get_mut(at).and_then(Option::as_mut) else {
+                return;
+            };
+            let (Some(mailbox), Some(seat)) = (place.mailbox.as_deref_mut(), place.seat.as_mut()) else {
+                return;
+            };
+            let (next, fresh) = match mailbox.next(now, &mut self.batch.empty) {
                 Next::Nothing => return,
                 Next::Expired(waiting) => {
-                    let number = mailbox.number;
-                    self.expire(key, number, &waiting);
+                    self.uncount(waiting.bytes);
+                    self.health.metrics.expired.inc();
                     continue;
                 }
-                Next::Deliver(next) => next,
+                Next::Deliver(next, fresh) => (next, fresh),
             };
             // A reader that has something to acknowledge can wait for more until there is room for it.
             if mailbox.in_flight() > 0 && self.health.memory.is_full() {
                 seat.bodies.clear();
                 return;
             }
-            let unwritten = self.unwritten.get(&next.number).map(|unwritten| unwritten.body.clone());
-            let Some(body) = unwritten.or_else(|| seat.bodies.remove(&next.number)) else {
+            let Some(body) = fresh.or_else(|| take(&mut seat.bodies, next.sequence)) else {
                 if !seat.asked {
                     seat.asked = true;
-                    let missing = |waiting: &&Waiting| {
-                        !self.unwritten.contains_key(&waiting.number) && !seat.bodies.contains_key(&waiting.number)
-                    };
-                    self.questions.push(Question::Bodies {
-                        mailbox: *key,
+                    let question = Question::Bundles {
+                        mailbox: place.key,
                         connection: seat.connection,
-                        numbers: mailbox.ahead().filter(missing).map(|waiting| waiting.number).collect(),
-                    });
+                        numbers: mailbox.bundles_ahead(next.sequence),
+                    };
+                    // A clerk that is gone is noticed by its reports.
+                    self.questions.send(question).ok();
                 }
                 return;
             };
             mailbox.delivered();
             let bytes = body.len();
+            // Its length was looked at when it was put, or when its bundle was taken apart.
             let Ok(envelope) = Envelope::from_bytes(body) else {
-                tracing::error!("an envelope in the store has no envelope's length; dropped");
-                self.drop_envelope(key, next.sequence);
+                tracing::error!("an envelope in the store has no envelope's length; passed over");
                 continue;
             };
-            let deliver = RelayFrame::Deliver {
-                sequence: next.sequence,
-                received: next.received,
-                envelope,
-            };
-            if seat.outbox.deliver(deliver, bytes).is_ok() {
+            if seat
+                .outbox
+                .deliver(deliver(next.sequence, next.received, envelope), bytes)
+                .is_ok()
+            {
                 self.health.metrics.delivered.inc();
             } else {
                 // Cut off; what it didn't get waits for the next reader.
-                self.seats.remove(key);
+                place.seat = None;
+                self.reader_count -= 1;
+                return;
             }
         }
     }
 
-    /// The store's answer with bodies for a reader, who may be gone by now.
-    pub(crate) fn bodies(&mut self, key: &[u8; 32], connection: u64, asked: &[i64], found: Vec<(i64, Bytes)>) {
-        let Some(seat) = self.seats.get_mut(key).filter(|seat| seat.connection == connection) else {
+    /// The store's answer with bundles for a reader, who may be gone by now.
+    pub(crate) fn bundles(&mut self, key: &[u8; 32], connection: u64, asked: &[i64], found: Vec<Found>) {
+        let Some(at) = self.by_key.get(key).copied() else {
             return;
         };
-        seat.asked = false;
-        seat.bodies.extend(found);
-        let ahead: Vec<Waiting> = self
-            .mailboxes
-            .get(key)
-            .into_iter()
-            .flat_map(Mailbox::ahead)
-            .copied()
-            .collect();
-        // What was acknowledged meanwhile needn't stay.
-        let numbers: HashSet<i64> = ahead.iter().map(|waiting| waiting.number).collect();
-        seat.bodies.retain(|number, _| numbers.contains(number));
-        // What waits but isn't in the store would be asked for again and again.
-        let missing: Vec<u64> = ahead
-            .iter()
-            .filter(|waiting| asked.contains(&waiting.number) && !seat.bodies.contains_key(&waiting.number))
-            .map(|waiting| waiting.sequence)
-            .collect();
-        for sequence in missing {
-            tracing::error!("an envelope is missing from the store; dropped");
-            self.drop_envelope(key, sequence);
+        let Some(place) = self.places.get_mut(at).and_then(Option::as_mut) else {
+            return;
+        };
+        let (Some(mailbox), Some(seat)) = (place.mailbox.as_deref_mut(), place.seat.as_mut()) else {
+            return;
+        };
+        if seat.connection != connection {
+            return;
         }
-        self.pump(key);
+        seat.asked = false;
+        // What waits but isn't in the store would be asked for again and again.
+        let missing = asked
+            .iter()
+            .filter(|number| !found.iter().any(|(found, _)| found == *number));
+        let (mut lost, mut bytes) = (0, 0);
+        for number in missing {
+            mailbox.lose(*number, |waiting| {
+                (lost, bytes) = (lost + 1, bytes + u64::from(waiting.bytes));
+            });
+        }
+        let bodies = found.into_iter().flat_map(|(_, envelopes)| envelopes);
+        seat.bodies.extend(bodies.map(|(head, body)| (head.sequence, body)));
+        if lost > 0 {
+            tracing::error!(lost, "envelopes are missing from the store; passed over");
+            self.waiting_count -= lost;
+            self.waiting_bytes -= bytes;
+        }
+        self.pump(at);
     }
 
-    fn drop_envelope(&mut self, key: &[u8; 32], sequence: u64) {
-        let Some(mailbox) = self.mailboxes.get_mut(key) else {
-            return;
-        };
-        let number = mailbox.number;
-        if let Some(waiting) = mailbox.remove(sequence) {
-            self.expire(key, number, &waiting);
-        }
+    /// An envelope waits no more.
+    pub(super) fn uncount(&mut self, bytes: u32) {
+        self.waiting_count -= 1;
+        self.waiting_bytes -= u64::from(bytes);
     }
+}
+
+/// The body of this number; those before it aren't needed any more.
+fn take(bodies: &mut std::collections::VecDeque<(u64, Bytes)>, sequence: u64) -> Option<Bytes> {
+    while bodies.front().is_some_and(|(first, _)| *first < sequence) {
+        bodies.pop_front();
+    }
+    bodies
+        .pop_front_if(|(first, _)| *first == sequence)
+        .map(|(_, body)| body)
 }

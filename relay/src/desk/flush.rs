@@ -1,170 +1,226 @@
-//! What a batch brings about: `stored` and `done` when it is flushed, refusals when it isn't.
+//! What a batch holds and what it brings about: `stored` and `done` when it is flushed, refusals when it isn't.
 
 use wire::frame::{Reason, RelayFrame, Stored};
 
 use super::{Desk, NEXT_SWEEP_MS, UNFLUSHED, UNFLUSHED_BYTES, refuse};
-use crate::store::{Batch, PutRow};
+use crate::known::Standing;
+use crate::mailbox::Fresh;
+use crate::store::Batch;
+use crate::store::rows::{BundleRow, Head, PutRecord, puts_rows};
 
 impl Desk {
     /// Whether there is something for the store.
     pub(crate) fn gathers(&self) -> bool {
-        let nothing = self.batch.is_empty() && self.answers.is_empty();
+        let nothing = self.listed.is_empty() && self.batch.is_empty() && self.answers.is_empty();
         !nothing && (!self.failing || self.batch.probe)
     }
 
     /// Whether more should be taken while a batch is being written. What is acknowledged at once isn't slowed down by its own
     /// sender, who would otherwise be told that the relay is busy.
     pub(crate) fn has_room(&self) -> bool {
-        self.unflushed.len() < UNFLUSHED / 2 && self.unwritten_bytes < UNFLUSHED_BYTES / 2
+        self.fresh_count < UNFLUSHED / 2 && self.fresh_bytes < UNFLUSHED_BYTES / 2
     }
 
     /// Whether somebody waits for the batch: an owner, a sender whose reader is away, or a reader for the next numbers.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.urgent || self.batch.probe || !self.batch.changes.is_empty() || !self.answers.is_empty()
+        let waits = self.urgent || self.batch.probe || !self.batch.changes.is_empty() || !self.answers.is_empty();
+        waits && (!self.failing || self.batch.probe)
     }
 
-    /// Whether an envelope that was in the batch at the last look isn't acknowledged yet.
+    /// Whether an envelope that was there at the last look is neither acknowledged nor being written.
     pub(crate) fn is_overdue(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.looked_at, self.batch.puts.len());
-        let mut puts = self.batch.puts.iter().take(before).flatten();
-        puts.any(|put| put.envelope.is_some())
+        let mut overdue = false;
+        for at in &self.listed {
+            let mailbox = self.places.get_mut(*at).and_then(Option::as_mut);
+            let mailbox = mailbox.and_then(|place| place.mailbox.as_deref_mut());
+            overdue |= mailbox.is_some_and(|mailbox| mailbox.look());
+        }
+        overdue
     }
 
     /// What goes to the store next, if anything.
     pub(crate) fn next_batch(&mut self) -> Option<Box<Batch>> {
-        if self.failing && !self.batch.probe {
+        if !self.gathers() {
             return None;
         }
-        if self.batch.is_empty() && self.answers.is_empty() {
-            return None;
-        }
-        self.batch_number += 1;
-        (self.urgent, self.looked_at) = (false, 0);
+        self.urgent = false;
         self.answers_in_flight = std::mem::take(&mut self.answers);
-        Some(Box::new(std::mem::take(&mut self.batch)))
+        self.reserves_in_flight = std::mem::take(&mut self.reserves);
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.now = self.now();
+        let mut records = Vec::new();
+        for at in std::mem::take(&mut self.listed) {
+            let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
+            let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
+                continue;
+            };
+            mailbox.listed = false;
+            let owner = mailbox.number;
+            if mailbox.is_halfway() {
+                batch.acknowledged.insert(owner, mailbox.acknowledged());
+            }
+            if mailbox.unwritten() == 0 {
+                continue;
+            }
+            let from = batch.bundles.len();
+            mailbox.write(|waiting, fresh| {
+                let head = Head {
+                    sequence: waiting.sequence,
+                    capability: waiting.capability,
+                    received: waiting.received,
+                    expires: waiting.expires,
+                    bytes: waiting.bytes,
+                };
+                let bundle = batch.bundles.get_mut(from..).and_then(<[BundleRow]>::last_mut);
+                if let Some(bundle) = bundle.filter(|bundle| bundle.admits(&head)) {
+                    bundle.add(&head, fresh.body.clone());
+                } else {
+                    let number = self.next_bundle;
+                    self.next_bundle += 1;
+                    batch
+                        .bundles
+                        .push(BundleRow::new(number, owner, &head, fresh.body.clone()));
+                }
+                records.push(PutRecord {
+                    mailbox: owner,
+                    id: fresh.id,
+                    content: fresh.content,
+                    expires: waiting.expires,
+                    how: Stored::Flushed,
+                });
+            });
+            for bundle in batch.bundles.iter().skip(from) {
+                mailbox.write_in(bundle.number, bundle.first, bundle.last);
+            }
+            self.writing.push(at);
+        }
+        batch.puts = puts_rows(records.iter(), batch.now);
+        // Those that were listed may have had nothing after all.
+        if batch.is_empty() && self.answers_in_flight.is_empty() {
+            return None;
+        }
+        Some(Box::new(batch))
     }
 
     /// The batch is flushed.
-    pub(crate) fn written(&mut self, batch: Batch) {
+    pub(crate) fn written(&mut self, batch: &Batch) {
         self.failing = false;
-        let number = self.batch_number - 1;
-        // First, while the bodies are still in memory.
-        for (mailbox, reserved) in batch.reserved {
-            if let Some((key, mailbox)) = self.by_number(mailbox) {
-                mailbox.reserve(reserved);
-                self.pump(&key);
+        // What may be delivered now is delivered while it is still in memory.
+        for at in std::mem::take(&mut self.reserves_in_flight) {
+            if let Some(mailbox) = self.mailbox(at)
+                && let Some(reserved) = batch.reserved.get(&mailbox.number)
+            {
+                mailbox.reserve(*reserved);
+                self.pump(at);
             }
         }
-        for row in batch.puts.iter().flatten() {
-            if let Some(envelope) = &row.envelope {
-                self.forget_body(envelope.number);
-            }
-            let put = (row.mailbox, row.id);
-            if self
-                .unflushed
-                .get(&put)
-                .is_none_or(|unflushed| unflushed.batch != number)
-            {
+        for at in std::mem::take(&mut self.writing) {
+            let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
+            let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
                 continue;
-            }
-            if self
-                .unflushed
-                .get(&put)
-                .is_some_and(|unflushed| !unflushed.acknowledged)
-            {
-                self.health.metrics.stored_flushed.inc();
-            }
-            let senders = self.unflushed.remove(&put).map(|unflushed| unflushed.senders);
-            for sender in senders.into_iter().flatten() {
-                sender.answer(RelayFrame::Stored {
-                    id: row.id,
-                    how: Stored::Flushed,
-                });
-            }
+            };
+            let (owner, mut flushed) = (mailbox.number, 0);
+            mailbox.written(&mut self.batch.empty, |fresh| {
+                flushed += 1;
+                self.fresh_count -= 1;
+                self.fresh_bytes -= fresh.body.len();
+                let print = self.known.print(owner, &fresh.id);
+                self.known.settle(print, Standing::Flushed);
+                stored(fresh, Stored::Flushed);
+            });
+            self.health.metrics.stored_flushed.inc_by(flushed);
         }
         for (outbox, frame) in self.answers_in_flight.drain(..) {
             outbox.answer(frame);
+        }
+        if !batch.forget.is_empty() && std::mem::take(&mut self.forgets_more) {
+            let now = self.now();
+            self.ask_expired(now);
         }
     }
 
     /// Nothing of the batch is on the disk: its puts are refused, the rest is tried again.
     pub(crate) fn refused(&mut self, batch: Batch) {
         self.failing = true;
-        let number = self.batch_number - 1;
+        let mut places = std::mem::take(&mut self.writing);
         // Nor can what gathered meanwhile be stored.
-        let gathered = std::mem::take(&mut self.batch.puts);
-        let rows = batch.puts.into_iter().map(|row| (number, row));
-        let rows: Vec<_> = rows
-            .chain(gathered.into_iter().map(|row| (self.batch_number, row)))
-            .collect();
-        for (number, row) in rows {
-            let Some(row) = row else { continue };
-            self.take_back(number, row);
+        for at in std::mem::take(&mut self.listed) {
+            if let Some(mailbox) = self.mailbox(at) {
+                mailbox.listed = false;
+                places.push(at);
+            }
         }
-        let later = std::mem::replace(&mut self.batch.changes, batch.changes);
+        for at in places {
+            let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
+            let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
+                continue;
+            };
+            let owner = mailbox.number;
+            mailbox.refused(|waiting, fresh| {
+                self.fresh_count -= 1;
+                self.fresh_bytes -= fresh.body.len();
+                if !waiting.is_gone() {
+                    self.waiting_count -= 1;
+                    self.waiting_bytes -= u64::from(waiting.bytes);
+                }
+                let print = self.known.print(owner, &fresh.id);
+                self.known.forget(print, waiting.expires);
+                not_stored(fresh);
+            });
+            if mailbox.is_halfway() {
+                self.list(at);
+            }
+        }
+        let Batch {
+            changes,
+            acknowledged_puts,
+            empty,
+            reserved,
+            forget,
+            ..
+        } = batch;
+        let later = std::mem::replace(&mut self.batch.changes, changes);
         self.batch.changes.extend(later);
-        self.batch.deleted.extend(batch.deleted);
-        for (mailbox, reserved) in batch.reserved {
+        self.batch.acknowledged_puts.extend(acknowledged_puts);
+        self.batch.empty.extend(empty);
+        self.batch.forget.extend(forget);
+        for (mailbox, reserved) in reserved {
             self.batch.reserved.entry(mailbox).or_insert(reserved);
         }
+        self.reserves.append(&mut self.reserves_in_flight);
         let later = std::mem::take(&mut self.answers);
         self.answers = std::mem::take(&mut self.answers_in_flight);
         self.answers.extend(later);
     }
 
-    fn take_back(&mut self, number: u64, mut row: PutRow) {
-        let put = (row.mailbox, row.id);
-        let envelope = row.envelope.take();
-        if let Some(envelope) = &envelope {
-            self.forget_body(envelope.number);
-        }
-        let index = self.batch.puts.len();
-        let Some(unflushed) = self
-            .unflushed
-            .get_mut(&put)
-            .filter(|unflushed| unflushed.batch == number)
-        else {
-            return;
-        };
-        if unflushed.acknowledged {
-            // Its sender was told so: the memory of it must get there.
-            unflushed.batch = self.batch_number;
-            unflushed.index = index;
-            self.batch.puts.push(Some(row));
-            return;
-        }
-        let (key, sequence) = (unflushed.mailbox, unflushed.sequence);
-        for sender in unflushed.senders.drain(..) {
-            refuse(&sender, put.1, Reason::NotStored, NEXT_SWEEP_MS);
-        }
-        self.unflushed.remove(&put);
-        self.forget_put(put.0, &put.1);
-        if let Some(mailbox) = self.mailboxes.get_mut(&key)
-            && let Some(waiting) = mailbox.remove(sequence)
-        {
-            self.uncount(&key, put.0, &waiting);
-        }
-    }
-
     /// The store is lost: whoever waits for `stored` hears that it isn't.
     pub(crate) fn refuse_all(&mut self) {
-        for ((_, id), unflushed) in self.unflushed.drain() {
-            for sender in unflushed.senders {
-                refuse(&sender, id, Reason::NotStored, NEXT_SWEEP_MS);
+        for place in self.places.iter_mut().flatten() {
+            if let Some(mailbox) = &mut place.mailbox {
+                mailbox.refused(|_, fresh| not_stored(fresh));
             }
         }
+        (self.fresh_count, self.fresh_bytes) = (0, 0);
     }
 
     /// Before a clean stop: the numbering goes on exactly where it was left.
     pub(crate) fn settle(&mut self) {
-        for mailbox in self.mailboxes.values().filter(|mailbox| mailbox.is_ahead()) {
+        let mailboxes = self.places.iter().flatten().filter_map(|place| place.mailbox.as_ref());
+        for mailbox in mailboxes.filter(|mailbox| mailbox.is_ahead()) {
             self.batch.reserved.insert(mailbox.number, mailbox.next_sequence());
         }
     }
+}
 
-    pub(super) fn forget_body(&mut self, number: i64) {
-        if let Some(unwritten) = self.unwritten.remove(&number) {
-            self.unwritten_bytes -= unwritten.body.len();
-        }
+/// Says so to whoever put it.
+pub(super) fn stored(fresh: Fresh, how: Stored) {
+    for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
+        sender.answer(RelayFrame::Stored { id: fresh.id, how });
+    }
+}
+
+fn not_stored(fresh: Fresh) {
+    for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
+        refuse(&sender, fresh.id, Reason::NotStored, NEXT_SWEEP_MS);
     }
 }

@@ -1,14 +1,16 @@
 //! What the owner of a mailbox orders: reading, acknowledging, allowing, revoking, closing.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 use wire::frame::{Close, Done, RelayFrame, Stored};
 use wire::mailbox::CapabilityHash;
 
+use super::flush::stored;
 use super::{Desk, Seat};
 use crate::addresses::Visitor;
-use crate::mailbox::{Mailbox, RESERVE, Waiting};
+use crate::known::Standing;
+use crate::mailbox::{Fresh, Mailbox, RESERVE, Waiting};
 use crate::metrics::Limit;
 use crate::outbox::Outbox;
 use crate::store::Change;
@@ -18,77 +20,88 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 impl Desk {
     pub(super) fn read(&mut self, key: [u8; 32], connection: u64, outbox: Outbox) {
-        self.expire_mailbox(&key);
         self.saw(&key);
-        let (next_sequence, waiting) = self
-            .mailboxes
-            .get(&key)
-            .map_or((1, 0), |mailbox| (mailbox.next_sequence(), mailbox.waiting() as u64));
+        let at = self.place(key);
+        self.expire_first(at);
+        let Some(place) = self.at(at) else { return };
+        let mailbox = place.mailbox.as_deref_mut();
+        let (next_sequence, waiting) =
+            mailbox.map_or((1, 0), |mailbox| (mailbox.next_sequence(), mailbox.waiting() as u64));
         outbox.answer(RelayFrame::Reading { next_sequence, waiting });
         // A reader that asks again gets nothing twice: one byte would fetch a megabyte.
-        if self.seats.get(&key).is_some_and(|seat| seat.connection == connection) {
+        if place.seat.as_ref().is_some_and(|seat| seat.connection == connection) {
             return;
         }
         let seat = Seat {
             connection,
             outbox,
             asked: false,
-            bodies: HashMap::new(),
+            bodies: VecDeque::new(),
         };
-        if let Some(older) = self.seats.insert(key, seat) {
-            older.outbox.displaced();
-        }
-        if let Some(mailbox) = self.mailboxes.get_mut(&key) {
+        let older = place.seat.replace(seat);
+        if let Some(mailbox) = &mut place.mailbox {
             mailbox.rewind();
         }
-        self.pump(&key);
+        match older {
+            Some(older) => older.outbox.displaced(),
+            None => self.reader_count += 1,
+        }
+        self.pump(at);
     }
 
     pub(super) fn leave(&mut self, key: &[u8; 32], connection: u64) {
-        if self.seats.get(key).is_some_and(|seat| seat.connection == connection) {
-            self.seats.remove(key);
+        let Some(at) = self.by_key.get(key).copied() else {
+            return;
+        };
+        let Some(place) = self.at(at) else { return };
+        if place.seat.take_if(|seat| seat.connection == connection).is_some() {
+            self.reader_count -= 1;
+            self.clear(at);
         }
     }
 
     pub(super) fn acknowledge(&mut self, key: &[u8; 32], sequence: u64) {
-        let Some(mailbox) = self.mailboxes.get_mut(key) else {
+        let Some(at) = self.by_key.get(key).copied() else {
             return;
         };
-        let (number, gone) = (mailbox.number, mailbox.acknowledge(sequence));
-        self.health.metrics.acknowledged.inc_by(gone.len() as u64);
-        for waiting in gone {
-            self.acknowledged(key, number, &waiting);
+        let mut gone = 0;
+        let Some(mailbox) = self.places.get_mut(at).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(mailbox) = mailbox.mailbox.as_deref_mut() else {
+            return;
+        };
+        let (owner, mut left) = (mailbox.number, Vec::new());
+        mailbox.acknowledge(sequence, &mut self.batch.empty, |waiting, fresh| {
+            gone += 1;
+            if !waiting.is_gone() {
+                self.waiting_count -= 1;
+                self.waiting_bytes -= u64::from(waiting.bytes);
+            }
+            if let Some(fresh) = fresh {
+                left.push((*waiting, fresh));
+            }
+        });
+        let halfway = mailbox.is_halfway();
+        self.health.metrics.acknowledged.inc_by(gone);
+        self.acknowledged_early(owner, left);
+        if halfway {
+            self.list(at);
         }
-        self.pump(key);
+        self.pump(at);
     }
 
-    /// An envelope left its mailbox by its owner's word.
-    fn acknowledged(&mut self, key: &[u8; 32], mailbox: i64, waiting: &Waiting) {
-        self.uncount(key, mailbox, waiting);
-        let Some(unwritten) = self.unwritten.get(&waiting.number) else {
-            self.batch.deleted.push(waiting.number);
-            return;
-        };
-        let put = unwritten.put;
-        let Some(unflushed) = self.unflushed.get_mut(&put) else {
-            return;
-        };
-        unflushed.acknowledged = true;
-        self.health.metrics.stored_acknowledged.inc();
-        for sender in unflushed.senders.drain(..) {
-            sender.answer(RelayFrame::Stored {
-                id: put.1,
-                how: Stored::Acknowledged,
-            });
-        }
-        if unflushed.batch == self.batch_number {
-            // Not being written yet: the envelope needn't be at all, only the memory of its put.
-            if let Some(Some(row)) = self.batch.puts.get_mut(unflushed.index) {
-                row.envelope = None;
-            }
-            self.forget_body(waiting.number);
-        } else {
-            self.batch.deleted.push(waiting.number);
+    /// Envelopes left their mailbox by its owner's word before they were flushed: as good as flushed, and they needn't be any more.
+    /// One that is just being written is written all the same.
+    fn acknowledged_early(&mut self, mailbox: i64, left: Vec<(Waiting, Fresh)>) {
+        self.health.metrics.stored_acknowledged.inc_by(left.len() as u64);
+        for (waiting, fresh) in left {
+            self.fresh_count -= 1;
+            self.fresh_bytes -= fresh.body.len();
+            let print = self.known.print(mailbox, &fresh.id);
+            self.known.settle(print, Standing::Acknowledged);
+            self.remember_acknowledged(mailbox, &fresh, waiting.expires);
+            stored(fresh, Stored::Acknowledged);
         }
     }
 
@@ -100,9 +113,9 @@ impl Desk {
         visitor: &Visitor,
         outbox: Outbox,
     ) {
-        let known = self.mailboxes.get(&key);
-        if known.is_none() {
-            let limit = if self.mailboxes.len() >= self.bounds.mailboxes || !visitor.opens_mailbox(Instant::now()) {
+        let is_known = self.find(&key).is_some();
+        if !is_known {
+            let limit = if self.mailbox_count >= self.bounds.mailboxes || !visitor.opens_mailbox(Instant::now()) {
                 Some(Limit::Mailboxes)
             } else {
                 self.health.memory.is_full().then_some(Limit::Memory)
@@ -112,39 +125,40 @@ impl Desk {
                 return outbox.close(Close::TooMany);
             }
         }
-        let number = self.next_capability;
-        let mailbox = self
-            .mailboxes
-            .entry(key)
-            .or_insert_with(|| Mailbox::new(self.next_mailbox, 1, Some(0)));
-        let owner = mailbox.number;
-        if owner == self.next_mailbox {
+        let at = self.place(key);
+        if !is_known {
+            let owner = self.next_mailbox;
             self.next_mailbox += 1;
-            self.keys.insert(owner, key);
+            self.set_mailbox(at, Mailbox::new(owner, 1, 0, Some(0)));
             // At once, so that the very first envelope needn't wait for a flush to be delivered.
             self.batch.reserved.insert(owner, 1 + RESERVE);
+            self.reserves.push(at);
         }
+        let (next, place) = (self.next_capability, self.places.get_mut(at).and_then(Option::as_mut));
+        let Some(mailbox) = place.and_then(|place| place.mailbox.as_deref_mut()) else {
+            return;
+        };
         if mailbox.closed.take().is_some() {
             self.batch.changes.push(Change::Open {
-                mailbox: owner,
+                mailbox: mailbox.number,
                 key,
                 next_sequence: mailbox.next_sequence(),
             });
         }
-        let Some(number) = mailbox.allow(hash, number, max_envelopes, max_bytes) else {
+        let Some(number) = mailbox.allow(hash, next, max_envelopes, max_bytes) else {
             return outbox.close(Close::TooMany);
         };
-        if number == self.next_capability {
-            self.next_capability += 1;
-            self.capability_count += 1;
-        }
         self.batch.changes.push(Change::Allow {
-            mailbox: owner,
+            mailbox: mailbox.number,
             number,
             hash: *hash.as_bytes(),
             max_envelopes,
             max_bytes,
         });
+        if number == next {
+            self.next_capability += 1;
+            self.capability_count += 1;
+        }
         self.answers.push((outbox, RelayFrame::Done(Done::Allow(hash))));
         self.saw(&key);
     }
@@ -152,20 +166,17 @@ impl Desk {
     /// The owner is here: noted once a day, which is often enough to tell an abandoned mailbox from one in use.
     pub(super) fn saw(&mut self, key: &[u8; 32]) {
         let now = self.now();
-        if let Some(mailbox) = self.mailboxes.get_mut(key)
+        if let Some((_, mailbox)) = self.find(key)
             && now.saturating_sub(mailbox.seen) >= DAY_MS
         {
             mailbox.seen = now;
-            self.batch.changes.push(Change::Seen {
-                mailbox: mailbox.number,
-                at: now,
-            });
+            let mailbox = mailbox.number;
+            self.batch.changes.push(Change::Seen { mailbox, at: now });
         }
     }
 
     pub(super) fn revoke(&mut self, key: &[u8; 32], hash: CapabilityHash, outbox: Outbox) {
-        let number = self.mailboxes.get_mut(key).and_then(|mailbox| mailbox.revoke(&hash));
-        if let Some(number) = number {
+        if let Some(number) = self.find(key).and_then(|(_, mailbox)| mailbox.revoke(&hash)) {
             self.capability_count -= 1;
             self.batch.changes.push(Change::Revoke { number });
         }
@@ -174,35 +185,44 @@ impl Desk {
     }
 
     pub(super) fn close(&mut self, key: &[u8; 32], outbox: Outbox) {
-        self.close_mailbox(key);
+        if let Some(at) = self.by_key.get(key).copied() {
+            self.close_mailbox(at);
+        }
         self.answers.push((outbox, RelayFrame::Done(Done::CloseMailbox)));
     }
 
-    pub(super) fn close_mailbox(&mut self, key: &[u8; 32]) {
+    /// Closes a mailbox, if it isn't. It goes on under a new number, so that nothing that was remembered of it counts any more.
+    pub(super) fn close_mailbox(&mut self, at: usize) {
         let now = self.now();
-        if let Some(mailbox) = self.mailboxes.get_mut(key).filter(|mailbox| mailbox.closed.is_none()) {
-            self.capability_count -= mailbox.capabilities();
-            let (number, gone) = (mailbox.number, mailbox.close(now));
-            // Its owner has done with them: that is as good as acknowledged.
-            for waiting in gone {
-                self.acknowledged(key, number, &waiting);
-            }
-            self.unflushed.retain(|(owner, _), unflushed| {
-                let ours = *owner == number;
-                if ours
-                    && unflushed.batch == self.batch_number
-                    && let Some(row) = self.batch.puts.get_mut(unflushed.index)
-                {
-                    *row = None;
-                }
-                !ours
-            });
-            let known = self.known.remove(&number).map_or(0, |known| known.len());
-            self.known_count -= known;
-            self.batch.changes.push(Change::Close {
-                mailbox: number,
-                at: now,
-            });
+        let goes_on_as = self.next_mailbox;
+        let place = self.places.get_mut(at).and_then(Option::as_mut);
+        let Some(mailbox) = place.and_then(|place| place.mailbox.as_deref_mut()) else {
+            return;
+        };
+        if mailbox.closed.is_some() {
+            return;
         }
+        self.next_mailbox += 1;
+        self.capability_count -= mailbox.capabilities();
+        let (number, mut left) = (mailbox.number, Vec::new());
+        // Its owner has done with what waits: that is as good as acknowledged.
+        mailbox.close(now, goes_on_as, &mut self.batch.empty, |waiting, fresh| {
+            if !waiting.is_gone() {
+                self.waiting_count -= 1;
+                self.waiting_bytes -= u64::from(waiting.bytes);
+            }
+            if let Some(fresh) = fresh {
+                left.push((*waiting, fresh));
+            }
+        });
+        self.acknowledged_early(number, left);
+        if let Some(reserved) = self.batch.reserved.remove(&number) {
+            self.batch.reserved.insert(goes_on_as, reserved);
+        }
+        self.batch.changes.push(Change::Close {
+            mailbox: number,
+            at: now,
+            goes_on_as,
+        });
     }
 }

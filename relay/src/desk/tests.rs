@@ -3,23 +3,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 use wire::frame::Done;
 use wire::mailbox::Capability;
 
 use super::*;
 use crate::addresses::Visitor;
+use crate::clerks::Question;
+use crate::known::content;
 use crate::mailbox::RESERVE;
 use crate::memory::Memory;
-use crate::outbox::{Out, Outgoing, outbox};
+use crate::outbox::{Out, Outgoing, Taken, outbox};
 use crate::store::Change;
+use crate::store::rows::{apart, records};
 
 const KEY: [u8; 32] = [1; 32];
 
 struct World {
     desk: Desk,
+    questions: mpsc::UnboundedReceiver<Question>,
     owner: (Outbox, Outgoing),
     sender: (Outbox, Outgoing),
 }
@@ -33,8 +37,10 @@ impl World {
             puts: 100_000,
             abandoned_ms: 90 * 24 * 3600 * 1000,
         };
+        let (sender, questions) = mpsc::unbounded_channel();
         let mut world = Self {
-            desk: Desk::new(bounds, Arc::new(|| 1_000_000), Health::default()),
+            desk: Desk::new(bounds, Arc::new(|| 1_000_000), Health::default(), sender),
+            questions,
             owner: outbox(Memory::default()),
             sender: outbox(Memory::default()),
         };
@@ -62,21 +68,25 @@ impl World {
     }
 
     fn put(&mut self, id: u8) {
-        let envelope = Envelope::from_bytes(vec![id; 1024].into()).unwrap();
-        self.desk.take(Order::Put(Box::new(PutOrder {
+        self.put_as([id; 16], id);
+    }
+
+    fn put_as(&mut self, id: PutId, byte: u8) {
+        let envelope = Envelope::from_bytes(vec![byte; 1024].into()).unwrap();
+        self.desk.take(Order::Put(PutOrder {
             outbox: self.sender.0.clone(),
-            id: [id; 16],
+            id,
             mailbox: KEY,
             capability: capability().hash(),
             ttl_seconds: 60,
-            digest: Sha256::digest(envelope.as_bytes()).into(),
+            content: content(envelope.as_bytes()),
             envelope,
-        })));
+        }));
     }
 
     fn flush(&mut self) {
         let batch = self.desk.next_batch().unwrap();
-        self.desk.written(*batch);
+        self.desk.written(&batch);
     }
 
     fn fail(&mut self) {
@@ -92,13 +102,20 @@ fn capability() -> Capability {
 fn said(outgoing: &mut Outgoing) -> Vec<RelayFrame> {
     let mut context = Context::from_waker(Waker::noop());
     let mut frames = Vec::new();
-    while let Poll::Ready(Some(out)) = outgoing.poll_next(&mut context) {
-        match out {
-            Out::Answer(frame) | Out::Deliver(frame, _) => frames.push(frame),
+    loop {
+        match outgoing.take(&mut context) {
+            Taken::Out(Out::Answer(frame)) => {
+                outgoing.written(1, 0);
+                frames.push(frame);
+            }
+            Taken::Out(Out::Deliver(frame, bytes)) => {
+                outgoing.written(1, bytes);
+                frames.push(frame);
+            }
+            Taken::Nothing => return frames,
             other => panic!("{other:?}"),
         }
     }
-    frames
 }
 
 fn stored(id: u8, how: Stored) -> RelayFrame {
@@ -121,7 +138,7 @@ fn stored_is_said_after_the_flush_and_not_before() {
     let batch = world.desk.next_batch().unwrap();
     world.put(1);
     assert_eq!(said(&mut world.sender.1), []);
-    world.desk.written(*batch);
+    world.desk.written(&batch);
     // Once for the put, once for its repeat.
     assert_eq!(
         said(&mut world.sender.1),
@@ -143,11 +160,12 @@ fn a_live_reader_has_it_before_the_flush_and_its_acknowledgement_is_as_good() {
     world.owner(OwnerOrder::Ack { sequence: 1 });
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
     // The envelope is never written, the memory of its put is.
+    assert!(world.desk.gathers() && !world.desk.is_urgent());
     let batch = world.desk.next_batch().unwrap();
-    assert!(batch.puts[0].as_ref().unwrap().envelope.is_none());
-    world.desk.written(*batch);
+    assert_eq!((batch.bundles.len(), batch.acknowledged_puts[0].id), (0, [1; 16]));
+    world.desk.written(&batch);
     assert_eq!(said(&mut world.sender.1), []);
-    assert_eq!((world.desk.unwritten_bytes, world.desk.waiting_bytes), (0, 0));
+    assert_eq!((world.desk.fresh_bytes, world.desk.waiting_bytes), (0, 0));
 }
 
 #[test]
@@ -158,10 +176,9 @@ fn an_acknowledgement_while_it_is_written_deletes_it_in_the_next_batch() {
     let batch = world.desk.next_batch().unwrap();
     world.owner(OwnerOrder::Ack { sequence: 1 });
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
-    let number = batch.puts[0].as_ref().unwrap().envelope.as_ref().unwrap().number;
-    world.desk.written(*batch);
+    world.desk.written(&batch);
     assert_eq!(said(&mut world.sender.1), []);
-    assert_eq!(world.desk.next_batch().unwrap().deleted, [number]);
+    assert_eq!(world.desk.next_batch().unwrap().empty, [batch.bundles[0].number]);
 }
 
 #[test]
@@ -179,7 +196,7 @@ fn a_full_disk_refuses_what_it_didnt_take_and_recovers() {
     world.desk.sweep();
     let probe = world.desk.next_batch().unwrap();
     assert!(probe.probe);
-    world.desk.written(*probe);
+    world.desk.written(&probe);
     // The same ids again are the same puts, not known ones.
     world.put(1);
     world.flush();
@@ -212,7 +229,7 @@ fn a_revocation_survives_a_full_disk_and_is_done_when_it_is_flushed() {
     world.desk.sweep();
     let batch = world.desk.next_batch().unwrap();
     assert!(matches!(batch.changes[..], [Change::Revoke { .. }]));
-    world.desk.written(*batch);
+    world.desk.written(&batch);
     assert_eq!(said(&mut world.owner.1), [RelayFrame::Done(Done::Revoke(hash))]);
 }
 
@@ -229,8 +246,7 @@ fn what_was_acknowledged_before_the_disk_was_full_is_remembered_later() {
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
     world.desk.sweep();
     let batch = world.desk.next_batch().unwrap();
-    let row = batch.puts.iter().flatten().next().unwrap();
-    assert_eq!((row.id, row.envelope.is_none()), ([1; 16], true));
+    assert_eq!((batch.acknowledged_puts[0].id, batch.bundles.len()), ([1; 16], 0));
 }
 
 #[test]
@@ -239,10 +255,7 @@ fn no_number_beyond_the_reserve_is_delivered_before_it_is_flushed() {
     world.owner(OwnerOrder::Read);
     let mut last = 0;
     for id in 0..=RESERVE {
-        world.put((id % 256) as u8);
-        // Ids repeat here, so forget them as if their ttl were over.
-        world.desk.unflushed.clear();
-        world.desk.known.clear();
+        world.put_as(u128::from(id).to_be_bytes(), 1);
         for frame in said(&mut world.owner.1) {
             if let RelayFrame::Deliver { sequence, .. } = frame {
                 last = sequence;
@@ -253,7 +266,7 @@ fn no_number_beyond_the_reserve_is_delivered_before_it_is_flushed() {
     assert_eq!(last, RESERVE);
     let batch = world.desk.next_batch().unwrap();
     assert!(batch.reserved.values().all(|reserved| *reserved > RESERVE + 1));
-    world.desk.written(*batch);
+    world.desk.written(&batch);
     assert!(matches!(
         said(&mut world.owner.1)[..],
         [RelayFrame::Deliver { sequence, .. }] if sequence == RESERVE + 1
@@ -274,12 +287,12 @@ fn closing_while_a_put_is_written_deletes_it_and_a_new_put_of_that_id_is_new() {
         visitor: Visitor::default(),
     });
     world.put(1);
-    world.desk.written(*first);
+    world.desk.written(&first);
     assert_eq!(said(&mut world.sender.1), []);
     let second = world.desk.next_batch().unwrap();
-    assert_eq!(second.deleted.len(), 1);
-    assert_eq!(second.puts.len(), 1);
-    world.desk.written(*second);
+    assert_eq!((second.empty.len(), second.bundles.len()), (1, 1));
+    assert!(second.bundles[0].mailbox > first.bundles[0].mailbox);
+    world.desk.written(&second);
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Flushed)]);
 }
 
@@ -287,17 +300,7 @@ fn closing_while_a_put_is_written_deletes_it_and_a_new_put_of_that_id_is_new() {
 fn too_much_that_isnt_flushed_is_busy() {
     let mut world = World::new();
     for index in 0..UNFLUSHED {
-        let id = (index as u128).to_be_bytes();
-        let envelope = Envelope::from_bytes(vec![0; 1024].into()).unwrap();
-        world.desk.take(Order::Put(Box::new(PutOrder {
-            outbox: world.sender.0.clone(),
-            id,
-            mailbox: KEY,
-            capability: capability().hash(),
-            ttl_seconds: 60,
-            digest: [0; 32],
-            envelope,
-        })));
+        world.put_as((index as u128).to_be_bytes(), 0);
     }
     world.put(255);
     assert!(matches!(
@@ -309,35 +312,134 @@ fn too_much_that_isnt_flushed_is_busy() {
     ));
 }
 
+/// What the store would answer to the question that was asked.
+fn answer(world: &mut World, batches: &[Box<Batch>]) {
+    let Question::Bundles {
+        mailbox,
+        connection,
+        numbers,
+    } = world.questions.try_recv().unwrap()
+    else {
+        panic!("something else was asked");
+    };
+    let rows = batches.iter().flat_map(|batch| &batch.bundles);
+    let found = rows
+        .filter(|row| numbers.contains(&row.number))
+        .map(|row| (row.number, apart(&row.heads, row.joined().into()).unwrap()));
+    world.desk.bundles(&mailbox, connection, &numbers, found.collect());
+}
+
+fn delivered(world: &mut World) -> Vec<u64> {
+    let frames = said(&mut world.owner.1).into_iter();
+    let sequences = frames.filter_map(|frame| match frame {
+        RelayFrame::Deliver { sequence, .. } => Some(sequence),
+        _ => None,
+    });
+    sequences.collect()
+}
+
+#[test]
+fn what_waits_in_the_store_is_read_by_the_bundle_within_the_window() {
+    let mut world = World::new();
+    let mut batches = Vec::new();
+    for round in 0..3 {
+        for id in 0..50u128 {
+            world.put_as((id + 50 * round).to_be_bytes(), 1);
+        }
+        batches.push(world.desk.next_batch().unwrap());
+        world.desk.written(&batches[batches.len() - 1]);
+    }
+    world.owner(OwnerOrder::Read);
+    assert!(delivered(&mut world).is_empty());
+    answer(&mut world, &batches);
+    assert_eq!(delivered(&mut world), (1..=64).collect::<Vec<_>>());
+    world.owner(OwnerOrder::Ack { sequence: 60 });
+    assert_eq!(delivered(&mut world), (65..=124).collect::<Vec<_>>());
+    let batch = world.desk.next_batch().unwrap();
+    assert_eq!(batch.empty, [batches[0].bundles[0].number]);
+    assert_eq!(batch.acknowledged.values().collect::<Vec<_>>(), [&60]);
+}
+
 #[test]
 fn an_envelope_that_the_store_lost_is_passed_over() {
+    let mut world = World::new();
+    let mut batches = Vec::new();
+    for id in 1..=3 {
+        world.put(id);
+        batches.push(world.desk.next_batch().unwrap());
+        world.desk.written(&batches[batches.len() - 1]);
+    }
+    world.owner(OwnerOrder::Read);
+    batches.remove(1);
+    answer(&mut world, &batches);
+    assert_eq!(delivered(&mut world), [1, 3]);
+    assert!(world.questions.try_recv().is_err());
+    assert_eq!(world.desk.waiting_count, 2);
+}
+
+#[test]
+fn a_start_takes_up_what_was_there() {
     let mut world = World::new();
     for id in 1..=3 {
         world.put(id);
     }
+    let batch = world.desk.next_batch().unwrap();
+    world.desk.written(&batch);
+    let number = batch.bundles[0].mailbox;
+    let mut again = World::new();
+    let mut numbers = HashMap::new();
+    let mut load = |record| again.desk.load(record, &mut numbers);
+    load(Record::Mailbox {
+        number,
+        key: [9; 32],
+        next_sequence: 100,
+        acknowledged: 1,
+        closed: None,
+        seen: 5,
+    });
+    let bundle = &batch.bundles[0];
+    load(Record::Bundle {
+        number: bundle.number,
+        mailbox: number,
+        heads: crate::store::rows::heads(&bundle.heads).unwrap(),
+    });
+    load(Record::Bundle {
+        number: 77,
+        mailbox: 4711,
+        heads: Vec::new(),
+    });
+    load(Record::Puts {
+        records: records(&batch.puts[0].records).unwrap(),
+    });
+    assert_eq!(again.desk.batch.empty, [77]);
+    let (at, mailbox) = again.desk.find(&[9; 32]).unwrap();
+    assert_eq!((mailbox.waiting(), mailbox.next_sequence()), (2, 100));
+    assert_eq!(again.desk.known.count(), 3);
+    again.desk.pump(at);
+    assert_eq!(again.desk.next_bundle, 78);
+}
+
+#[test]
+fn what_expires_is_taken_out_some_at_a_time() {
+    let (mut world, clock) = aging(200);
+    for id in 0..3 * SWEPT as u128 {
+        world.put_as((1000 + id).to_be_bytes(), 1);
+        if id % 100 == 0 {
+            world.flush();
+            said(&mut world.sender.1);
+        }
+    }
     world.flush();
-    world.owner(OwnerOrder::Read);
-    said(&mut world.owner.1);
-    let Some(Question::Bodies {
-        mailbox,
-        connection,
-        numbers,
-    }) = world.desk.questions.pop()
-    else {
-        panic!("nothing asked");
-    };
-    let found = [(numbers[0], 1), (numbers[2], 3)];
-    let found = found.map(|(number, id)| (number, Bytes::from(vec![id; 1024])));
-    world.desk.bodies(&mailbox, connection, &numbers, found.to_vec());
-    let sequences: Vec<_> = said(&mut world.owner.1)
-        .into_iter()
-        .map(|frame| match frame {
-            RelayFrame::Deliver { sequence, .. } => sequence,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(sequences, [1, 3]);
-    assert!(world.desk.questions.is_empty());
+    said(&mut world.sender.1);
+    clock.fetch_add(61_000, Ordering::Relaxed);
+    let (mut look, mut looks) = (world.desk.expire(None), 1);
+    while look.is_some() {
+        (look, looks) = (world.desk.expire(look), looks + 1);
+    }
+    assert!(looks > 3, "{looks}");
+    assert_eq!((world.desk.waiting_count, world.desk.waiting_bytes), (0, 0));
+    // Their bundles go, too.
+    assert!(world.desk.next_batch().unwrap().empty.len() > 90);
 }
 
 /// A desk whose clock can be moved, with a mailbox in which envelopes `waiting` wait.
@@ -350,8 +452,9 @@ fn aging(waiting: u8) -> (World, Arc<AtomicU64>) {
         world.put(id);
     }
     while let Some(batch) = world.desk.next_batch() {
-        world.desk.written(*batch);
+        world.desk.written(&batch);
     }
+    said(&mut world.sender.1);
     (world, clock)
 }
 

@@ -1,6 +1,8 @@
 //! The first words of a connection: challenge, login, welcome (`PROTOCOL.md`, section 3).
 
-use futures_util::{SinkExt, StreamExt};
+use std::future::poll_fn;
+
+use bytes::Bytes;
 use rand_core::{OsRng, RngCore};
 use tokio::time::Instant;
 use wire::frame::{ClientFrame, Close, RelayFrame, VERSION};
@@ -8,8 +10,9 @@ use wire::limits::{FRAME_BYTES_BEFORE_LOGIN, WINDOW_ENVELOPES};
 use wire::login::{self, RelayName};
 use wire::mailbox::MailboxId;
 
-use super::{End, Person, Socket, end_of, send, sort};
+use super::{End, PINGS, Person, send};
 use crate::bucket::Bucket;
+use crate::socket::{Message, Socket};
 
 /// Challenge and login.
 pub(super) async fn greet(socket: &mut Socket, person: &Person, names: &[RelayName]) -> Result<MailboxId, End> {
@@ -22,17 +25,26 @@ pub(super) async fn greet(socket: &mut Socket, person: &Person, names: &[RelayNa
     send(socket, &challenge).await?;
     let mut pings = Bucket::full(Instant::now());
     let bytes = loop {
-        match socket.next().await {
-            Some(Ok(message)) => match sort(message, &mut pings)? {
-                Some(bytes) => break bytes,
-                None => socket.flush().await.map_err(|_| End::Gone)?,
-            },
-            Some(Err(_)) if socket.get_ref().is_overrun() => {
-                return Err(End::Close(Close::TooLong));
-            }
-            Some(Err(error)) => return Err(end_of(&error)),
-            None => return Err(End::Gone),
+        let (mut first, mut end) = (None, None);
+        poll_fn(|context| {
+            socket.poll_take(context, |message| {
+                match message {
+                    Message::Binary(bytes) => first = Some(Bytes::copy_from_slice(bytes)),
+                    Message::Text => end = Some(End::Close(Close::Unsupported)),
+                    Message::Heartbeat if pings.take(PINGS, Instant::now()) => {}
+                    Message::Heartbeat => end = Some(End::Close(Close::TooMany)),
+                }
+                Ok(false)
+            })
+        })
+        .await?;
+        if let Some(end) = end {
+            return Err(end);
         }
+        if let Some(bytes) = first {
+            break bytes;
+        }
+        socket.flush().await.map_err(|_| End::Gone)?;
     };
     if bytes.len() > FRAME_BYTES_BEFORE_LOGIN {
         return Err(End::Close(Close::TooLong));

@@ -8,7 +8,7 @@ use wire::frame::PutId;
 
 use super::address::DatabaseUrl;
 use super::database;
-use super::writer::{array, number};
+use super::writer::{array, content, number};
 use crate::migrate::{CapabilityRow, EnvelopeRow, MailboxRow, PutRow};
 use crate::store::{StoreError, signed};
 
@@ -168,7 +168,7 @@ impl Database {
             Ok(PutRow {
                 mailbox: row.try_get(0)?,
                 id: array(row, 1)?,
-                digest: array(row, 2)?,
+                content: content(row.try_get(2)?),
                 expires: row.try_get(3)?,
                 how: row.try_get::<i16, _>(4)?.into(),
             })
@@ -226,19 +226,25 @@ impl Database {
         Ok(())
     }
 
-    pub(crate) async fn add_puts(&mut self, rows: &[PutRow]) -> Result<(), StoreError> {
-        sqlx::query(
+    /// Says how many there were: a put that comes again counts once, as it came last, and one of a mailbox that isn't there not at all.
+    pub(crate) async fn add_puts(&mut self, rows: &[PutRow]) -> Result<u64, StoreError> {
+        let contents: Vec<_> = rows.iter().map(|row| row.content.to_be_bytes()).collect();
+        let added = sqlx::query(
             "INSERT INTO puts (mailbox, id, digest, expires, how) \
-             SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[])",
+             SELECT DISTINCT ON (w.mailbox, w.id) w.mailbox, w.id, w.digest, w.expires, w.how \
+             FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[]) WITH ORDINALITY \
+             AS w (mailbox, id, digest, expires, how, place) JOIN mailboxes m ON m.number = w.mailbox \
+             ORDER BY w.mailbox, w.id, w.place DESC \
+             ON CONFLICT (mailbox, id) DO UPDATE SET digest = excluded.digest, expires = excluded.expires, how = excluded.how",
         )
         .bind(rows.iter().map(|row| row.mailbox).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.id.as_slice()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.digest.as_slice()).collect::<Vec<_>>())
+        .bind(contents.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.expires).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.how).collect::<Vec<_>>())
         .execute(&mut self.connection)
         .await
         .map_err(failed)?;
-        Ok(())
+        Ok(added.rows_affected())
     }
 }

@@ -19,7 +19,8 @@ pub(super) struct PutJob {
     pub(super) key: Key,
     pub(super) capability: CapabilityHash,
     pub(super) ttl_seconds: u32,
-    pub(super) digest: [u8; 32],
+    /// What tells its envelope from another.
+    pub(super) content: u64,
     /// A copy: the frame's own bytes may pin a whole read buffer.
     pub(super) body: Bytes,
 }

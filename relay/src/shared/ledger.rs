@@ -11,7 +11,16 @@ use wire::limits::CAPABILITIES_PER_MAILBOX;
 use wire::mailbox::CapabilityHash;
 
 use super::job::{Accepted, Job, Key, PutJob, Reader, Verdict};
-use crate::store::KnownPut;
+use crate::known::UNCOMPARED;
+
+/// What a put is remembered as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownPut {
+    /// What tells its envelope from another.
+    pub(super) content: u64,
+    pub(super) expires: u64,
+    pub(super) how: Stored,
+}
 
 /// When to try again, in milliseconds, if a quota is used up or the relay is full.
 const QUOTA_MS: u32 = 10_000;
@@ -120,7 +129,7 @@ impl Ledger {
         let id = (mailbox.number, put.id);
         let known = self.puts.get(&id);
         if let Some(known) = known.filter(|known| known.expires > self.now) {
-            return if known.digest == put.digest {
+            return if known.content == put.content || known.content == UNCOMPARED {
                 Verdict::Stored(known.how)
             } else {
                 Verdict::Refused(Reason::IdUsed, 0)
@@ -160,7 +169,7 @@ impl Ledger {
             expires,
         });
         let known = KnownPut {
-            digest: put.digest,
+            content: put.content,
             expires,
             how: Stored::Flushed,
         };
@@ -292,14 +301,14 @@ mod tests {
         }
     }
 
-    fn put(id: u8, digest: u8) -> Job {
+    fn put(id: u8, content: u64) -> Job {
         Job::Put(PutJob {
             outbox: outbox(Memory::default()).0,
             id: [id; 16],
             key: KEY,
             capability: HASH,
             ttl_seconds: 1,
-            digest: [digest; 32],
+            content,
             body: vec![0; 1024].into(),
         })
     }
@@ -330,7 +339,7 @@ mod tests {
     fn an_id_may_come_again_at_the_end_of_its_ttl_and_is_remembered_once() {
         let mut ledger = ledger();
         let known = KnownPut {
-            digest: [9; 32],
+            content: 9,
             expires: 1000,
             how: Stored::Flushed,
         };

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand_core::{OsRng, RngCore};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -163,7 +162,7 @@ impl Office {
             totals,
             health,
         };
-        Ok((office, Counter::new(sender)))
+        Ok((office, Counter::Shared(sender)))
     }
 
     /// Works until told to finish, then writes what is left.
@@ -215,7 +214,7 @@ impl Office {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Put(order) => self.put(*order),
+            Order::Put(order) => self.put(order),
             Order::Owner {
                 mailbox,
                 connection,
@@ -236,8 +235,7 @@ impl Office {
         if let Some((reason, retry_after_ms)) = refusal {
             return refuse(&order.outbox, order.id, reason, retry_after_ms);
         }
-        // A copy for the queue: the frame's own bytes may pin a whole read buffer.
-        let body = Bytes::copy_from_slice(order.envelope.as_bytes());
+        let body = order.envelope.as_bytes().clone();
         self.gathering.puts += 1;
         self.gathering.bytes += body.len();
         self.health.memory.take(body.len());
@@ -247,7 +245,7 @@ impl Office {
             key: order.mailbox,
             capability: order.capability,
             ttl_seconds: order.ttl_seconds,
-            digest: order.digest,
+            content: order.content,
             body,
         }));
     }

@@ -20,6 +20,7 @@ use super::ledger::{Ledger, Room};
 use super::totals::Totals;
 use crate::Clock;
 use crate::desk::Bounds;
+use crate::known::UNCOMPARED;
 
 /// How long one group may take, everything included.
 const GROUP: Duration = Duration::from_secs(20);
@@ -139,6 +140,11 @@ impl Writer {
 pub(super) fn array<const N: usize>(row: &PgRow, index: usize) -> Result<[u8; N], sqlx::Error> {
     let bytes: &[u8] = row.try_get(index)?;
     bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// What tells the envelope of a put from another; older nodes kept what can't be compared.
+pub(super) fn content(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(UNCOMPARED, u64::from_be_bytes)
 }
 
 pub(super) fn number<N: TryFrom<i64>>(row: &PgRow, index: usize) -> Result<N, sqlx::Error> {

@@ -2,21 +2,27 @@
 //!
 //! What is copied where is deliberately not here (see `migrate`).
 
+use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
-use wire::frame::PutId;
+use wire::frame::Stored;
 
-use super::read::{array, number};
+use super::read::{array, decode, number, puts};
+use super::rows::{BundleRow, Head, PutRecord, apart, puts_rows};
+use super::write::{add_bundles, add_puts};
 use super::{Store, StoreError, signed, suspect};
 use crate::migrate::{CapabilityRow, EnvelopeRow, MailboxRow, PutRow};
 
 /// Rows in one statement: SQLite binds at most 32,766 values.
 const ROWS: i64 = 1000;
 
+/// The same of rows that hold many.
+const LARGE_ROWS: i64 = 64;
+
 impl Store {
     pub(crate) async fn is_empty(&mut self) -> Result<bool, StoreError> {
         let used: Result<bool, _> = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM mailboxes) OR EXISTS (SELECT 1 FROM envelopes) OR EXISTS (SELECT 1 FROM puts)",
+            "SELECT EXISTS (SELECT 1 FROM mailboxes) OR EXISTS (SELECT 1 FROM bundles) OR EXISTS (SELECT 1 FROM remembered)",
         )
         .fetch_one(self.connection())
         .await;
@@ -104,43 +110,49 @@ impl Store {
         .await
     }
 
-    /// Envelopes behind the last `number` copied, which is moved on; some of them.
+    /// Envelopes behind the last bundle copied, whose number is moved on; some of them. None only at the end.
     pub(crate) async fn envelopes(&mut self, after: &mut i64) -> Result<Vec<EnvelopeRow>, StoreError> {
-        let query = sqlx::query(
-            "SELECT number, mailbox, sequence, capability, received, expires, body FROM envelopes \
-             WHERE number > ? ORDER BY number LIMIT ?",
-        );
-        let rows = self.read(query.bind(*after), |row| {
-            let envelope = EnvelopeRow {
-                mailbox: row.try_get(1)?,
-                sequence: row.try_get(2)?,
-                capability: row.try_get(3)?,
-                received: row.try_get(4)?,
-                expires: row.try_get(5)?,
-                body: row.try_get(6)?,
+        loop {
+            // A mailbox that isn't there left litter.
+            let query = sqlx::query(
+                "SELECT b.number, b.mailbox, b.heads, b.bodies, m.acknowledged FROM bundles b \
+                 JOIN mailboxes m ON m.number = b.mailbox WHERE b.number > ? ORDER BY b.number LIMIT ?",
+            );
+            let query = query.bind(*after).bind(LARGE_ROWS);
+            let bundles = query.fetch_all(self.connection()).await;
+            let bundles = bundles.and_then(|rows| rows.iter().map(bundle).collect::<Result<Vec<_>, _>>());
+            let bundles = bundles.map_err(|error| self.failed(error))?;
+            let Some((last, _)) = bundles.last() else {
+                return Ok(Vec::new());
             };
-            Ok((row.try_get::<i64, _>(0)?, envelope))
-        });
-        let rows = rows.await?;
-        *after = rows.last().map_or(*after, |(number, _)| *number);
-        Ok(rows.into_iter().map(|(_, envelope)| envelope).collect())
+            *after = *last;
+            let envelopes: Vec<_> = bundles.into_iter().flat_map(|(_, envelopes)| envelopes).collect();
+            if !envelopes.is_empty() {
+                return Ok(envelopes);
+            }
+        }
     }
 
-    /// Puts behind this mailbox and id, some of them.
-    pub(crate) async fn puts(&mut self, (mailbox, id): (i64, PutId)) -> Result<Vec<PutRow>, StoreError> {
-        let query = sqlx::query(
-            "SELECT mailbox, id, digest, expires, how FROM puts WHERE (mailbox, id) > (?, ?) ORDER BY mailbox, id LIMIT ?",
-        );
-        self.read(query.bind(mailbox).bind(id.to_vec()), |row| {
-            Ok(PutRow {
-                mailbox: row.try_get(0)?,
-                id: array(row, 1)?,
-                digest: array(row, 2)?,
-                expires: row.try_get(3)?,
-                how: row.try_get(4)?,
-            })
-        })
-        .await
+    /// Puts behind the last row copied, whose number is moved on; some of them.
+    pub(crate) async fn puts(&mut self, after: &mut i64) -> Result<Vec<PutRow>, StoreError> {
+        let query = sqlx::query("SELECT number, records FROM remembered WHERE number > ? ORDER BY number LIMIT 1");
+        let row = query.bind(*after).fetch_optional(self.connection()).await;
+        let row = row.and_then(|row| {
+            row.map(|row| Ok((row.try_get::<i64, _>(0)?, puts(&row, 1)?)))
+                .transpose()
+        });
+        let Some((number, records)) = row.map_err(|error| self.failed(error))? else {
+            return Ok(Vec::new());
+        };
+        *after = number;
+        let put = |record: &PutRecord| PutRow {
+            mailbox: record.mailbox,
+            id: record.id,
+            content: record.content,
+            expires: signed(record.expires),
+            how: record.how.code().into(),
+        };
+        Ok(records.iter().map(put).collect())
     }
 
     pub(crate) async fn add_mailboxes(&mut self, rows: &[MailboxRow]) -> Result<(), StoreError> {
@@ -170,35 +182,61 @@ impl Store {
         self.add(query).await
     }
 
-    /// `last` is the number of the envelope written last; those of one mailbox have to come in order.
+    /// `last` is the number of the bundle written last; envelopes of one mailbox have to come in order.
     pub(crate) async fn add_envelopes(&mut self, rows: &[EnvelopeRow], last: &mut i64) -> Result<(), StoreError> {
-        let mut query = QueryBuilder::new(
-            "INSERT INTO envelopes (number, mailbox, sequence, capability, received, expires, body) ",
-        );
-        query.push_values(rows, |mut values, row| {
-            *last += 1;
-            values
-                .push_bind(*last)
-                .push_bind(row.mailbox)
-                .push_bind(row.sequence)
-                .push_bind(row.capability)
-                .push_bind(row.received)
-                .push_bind(row.expires)
-                .push_bind(row.body.clone());
-        });
-        self.add(query).await
+        let mut bundles: Vec<BundleRow> = Vec::new();
+        for row in rows {
+            let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+            let head = Head {
+                sequence: unsigned(row.sequence),
+                capability: row.capability,
+                received: unsigned(row.received),
+                expires: unsigned(row.expires),
+                bytes: u32::try_from(row.body.len()).unwrap_or(u32::MAX),
+            };
+            let body = Bytes::copy_from_slice(&row.body);
+            match bundles.last_mut() {
+                Some(bundle) if bundle.mailbox == row.mailbox && bundle.admits(&head) => bundle.add(&head, body),
+                _ => {
+                    *last += 1;
+                    bundles.push(BundleRow::new(*last, row.mailbox, &head, body));
+                }
+            }
+        }
+        let added = add_bundles(self.connection(), &bundles).await;
+        added.map_err(|error| self.failed(error))
     }
 
-    pub(crate) async fn add_puts(&mut self, rows: &[PutRow]) -> Result<(), StoreError> {
-        let mut query = QueryBuilder::new("INSERT INTO puts (mailbox, id, digest, expires, how) ");
-        query.push_values(rows, |mut values, row| {
-            values
-                .push_bind(row.mailbox)
-                .push_bind(row.id.to_vec())
-                .push_bind(row.digest.to_vec())
-                .push_bind(row.expires)
-                .push_bind(row.how);
-        });
-        self.add(query).await
+    pub(crate) async fn add_puts(&mut self, rows: &[PutRow], now: u64) -> Result<(), StoreError> {
+        let record = |row: &PutRow| PutRecord {
+            mailbox: row.mailbox,
+            id: row.id,
+            content: row.content,
+            expires: u64::try_from(row.expires).unwrap_or(0),
+            how: u8::try_from(row.how)
+                .ok()
+                .and_then(Stored::from_code)
+                .unwrap_or(Stored::Flushed),
+        };
+        let records: Vec<_> = rows.iter().map(record).collect();
+        let added = add_puts(self.connection(), &puts_rows(records.iter(), now)).await;
+        added.map_err(|error| self.failed(error))
     }
+}
+
+/// What still waits of a bundle.
+fn bundle(row: &SqliteRow) -> Result<(i64, Vec<EnvelopeRow>), sqlx::Error> {
+    let (number, mailbox) = (row.try_get(0)?, row.try_get(1)?);
+    let acknowledged: u64 = self::number(row, 4)?;
+    let envelopes = apart(row.try_get(2)?, Bytes::from(row.try_get::<Vec<u8>, _>(3)?)).map_err(decode)?;
+    let waiting = envelopes.into_iter().filter(|(head, _)| head.sequence > acknowledged);
+    let envelope = |(head, body): (Head, Bytes)| EnvelopeRow {
+        mailbox,
+        sequence: signed(head.sequence),
+        capability: head.capability,
+        received: signed(head.received),
+        expires: signed(head.expires),
+        body: body.into(),
+    };
+    Ok((number, waiting.map(envelope).collect()))
 }

@@ -10,6 +10,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
+use super::upgrade::upgrade;
 use super::{LAYOUT, Reader, Store, StoreError, Writer, damaged, suspect};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -165,6 +166,7 @@ async fn prepare(path: &Path, connection: &mut SqliteConnection) -> Result<Sqlit
         .run(&mut *connection)
         .await
         .map_err(|error| suspect(path, error.into()))?;
+    upgrade(connection).await.map_err(|error| suspect(path, error))?;
     options(path).connect().await.map_err(|source| suspect(path, source))
 }
 

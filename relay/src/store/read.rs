@@ -1,15 +1,24 @@
-//! Reading the store: all of it at the start, then what isn't in memory.
+//! Reading the store: all but the bodies at the start, then what isn't in memory.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, QueryBuilder, Row, Sqlite};
-use wire::frame::{PutId, Stored};
 
-use super::{KnownPut, Reader, Record, StoreError, primary_code, signed, suspect};
+use super::rows::{Head, PutRecord, apart, heads, records};
+use super::{Reader, Record, StoreError, primary_code, signed, suspect};
+
+/// Rows of expired puts read at a time: up to 10 MiB.
+const EXPIRED_ROWS: usize = 64;
+
+/// A bundle as it was read.
+pub(crate) type Found = (i64, Vec<(Head, Bytes)>);
+
+/// A row of expired puts as it was read.
+pub(crate) type ExpiredRow = (i64, Vec<PutRecord>);
 
 impl Reader {
-    /// Hands every record to `take`: mailboxes first, envelopes in the order of their acceptance.
+    /// Hands every record to `take`: mailboxes first, bundles in the order of their acceptance.
     pub(crate) async fn load(&mut self, mut take: impl FnMut(Record)) -> Result<(), StoreError> {
         let path = self.path.clone();
         let sql = |source| suspect(&path, source);
@@ -22,46 +31,37 @@ impl Reader {
         Ok(())
     }
 
-    /// The bytes of these envelopes, as many as are there.
-    pub(crate) async fn bodies(&mut self, numbers: &[i64]) -> Result<Vec<(i64, Bytes)>, sqlx::Error> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT number, body FROM envelopes WHERE number IN (");
+    /// These bundles, as many as are there and whole.
+    pub(crate) async fn bundles(&mut self, numbers: &[i64]) -> Result<Vec<Found>, sqlx::Error> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT number, heads, bodies FROM bundles WHERE number IN (");
         let mut list = query.separated(", ");
         for number in numbers {
             list.push_bind(*number);
         }
-        query.push(")");
+        query.push(") ORDER BY number");
         let rows = query.build().persistent(false).fetch_all(&mut self.connection).await?;
-        rows.into_iter()
-            .map(|row| Ok((row.try_get(0)?, Bytes::from(row.try_get::<Vec<u8>, _>(1)?))))
-            .collect()
+        let mut found = Vec::new();
+        for row in rows {
+            let number: i64 = row.try_get(0)?;
+            match apart(row.try_get(1)?, Bytes::from(row.try_get::<Vec<u8>, _>(2)?)) {
+                Ok(envelopes) => found.push((number, envelopes)),
+                Err(error) => tracing::error!(number, %error, "a bundle in the store can't be read"),
+            }
+        }
+        Ok(found)
     }
 
-    /// What is remembered of a put.
-    pub(crate) async fn put(&mut self, mailbox: i64, id: &PutId) -> Result<Option<KnownPut>, sqlx::Error> {
-        let row = sqlx::query("SELECT digest, expires, how FROM puts WHERE mailbox = ? AND id = ?")
-            .bind(mailbox)
-            .bind(id.to_vec())
-            .fetch_optional(&mut self.connection)
-            .await?;
-        row.map(|row| {
-            Ok(KnownPut {
-                digest: array(&row, 0)?,
-                expires: number(&row, 1)?,
-                how: Stored::from_code(number(&row, 2)?).unwrap_or(Stored::Flushed),
-            })
-        })
-        .transpose()
-    }
-
-    /// Some of the puts that have expired.
-    pub(crate) async fn expired_puts(&mut self, now: u64) -> Result<Vec<(i64, PutId, u64)>, sqlx::Error> {
-        let rows = sqlx::query("SELECT mailbox, id, expires FROM puts WHERE expires <= ? LIMIT 500")
+    /// Some of the puts that have expired, and whether there may be more.
+    pub(crate) async fn expired_puts(&mut self, now: u64) -> Result<(Vec<ExpiredRow>, bool), sqlx::Error> {
+        let rows = sqlx::query("SELECT number, records FROM remembered WHERE expires <= ? ORDER BY expires LIMIT ?")
             .bind(signed(now))
+            .bind(i64::try_from(EXPIRED_ROWS).unwrap_or(i64::MAX))
             .fetch_all(&mut self.connection)
             .await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get(0)?, array(row, 1)?, number(row, 2)?)))
-            .collect()
+        let more = rows.len() == EXPIRED_ROWS;
+        let expired: Result<Vec<ExpiredRow>, sqlx::Error> =
+            rows.iter().map(|row| Ok((row.try_get(0)?, puts(row, 1)?))).collect();
+        Ok((expired?, more))
     }
 
     /// Folds what is committed into the file, off the path of the commits.
@@ -85,14 +85,15 @@ type Decode = fn(&SqliteRow) -> Result<Record, sqlx::Error>;
 
 const RECORDS: [(&str, Decode); 4] = [
     (
-        "SELECT number, key, next_sequence, closed, seen FROM mailboxes",
+        "SELECT number, key, next_sequence, acknowledged, closed, seen FROM mailboxes",
         |row| {
             Ok(Record::Mailbox {
                 number: row.try_get(0)?,
                 key: array(row, 1)?,
                 next_sequence: number(row, 2)?,
-                closed: row.try_get::<Option<i64>, _>(3)?.and_then(|at| u64::try_from(at).ok()),
-                seen: number(row, 4)?,
+                acknowledged: number(row, 3)?,
+                closed: row.try_get::<Option<i64>, _>(4)?.and_then(|at| u64::try_from(at).ok()),
+                seen: number(row, 5)?,
             })
         },
     ),
@@ -108,33 +109,29 @@ const RECORDS: [(&str, Decode); 4] = [
             })
         },
     ),
-    // `length` doesn't read the body.
-    (
-        "SELECT mailbox, number, sequence, capability, received, expires, length(body) FROM envelopes ORDER BY number",
-        |row| {
-            Ok(Record::Envelope {
-                mailbox: row.try_get(0)?,
-                number: row.try_get(1)?,
-                sequence: number(row, 2)?,
-                capability: row.try_get(3)?,
-                received: number(row, 4)?,
-                expires: number(row, 5)?,
-                bytes: number(row, 6)?,
-            })
-        },
-    ),
-    ("SELECT mailbox, id, expires FROM puts", |row| {
-        Ok(Record::Put {
-            mailbox: row.try_get(0)?,
-            id: array(row, 1)?,
-            expires: number(row, 2)?,
+    ("SELECT number, mailbox, heads FROM bundles ORDER BY number", |row| {
+        Ok(Record::Bundle {
+            number: row.try_get(0)?,
+            mailbox: row.try_get(1)?,
+            heads: heads(row.try_get(2)?).map_err(decode)?,
         })
+    }),
+    ("SELECT records FROM remembered ORDER BY number", |row| {
+        Ok(Record::Puts { records: puts(row, 0)? })
     }),
 ];
 
+pub(super) fn puts(row: &SqliteRow, index: usize) -> Result<Vec<PutRecord>, sqlx::Error> {
+    records(row.try_get(index)?).map_err(decode)
+}
+
+pub(super) fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
 pub(super) fn array<const N: usize>(row: &SqliteRow, index: usize) -> Result<[u8; N], sqlx::Error> {
     let bytes: &[u8] = row.try_get(index)?;
-    bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    bytes.try_into().map_err(decode)
 }
 
 pub(super) fn number<N: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<N, sqlx::Error> {

@@ -1,13 +1,18 @@
-//! Writing one batch in one transaction, a statement for many rows: a statement for each would cost several times as much.
+//! Writing one batch in one transaction: few statements, each for many.
+
+use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, QueryBuilder, Sqlite};
-use wire::frame::Stored;
+use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Sqlite};
 
+use super::rows::{BundleRow, PutsRow, puts_rows};
 use super::{Batch, BatchError, Change, Writer, primary_code, signed};
 
-/// Rows in one statement: SQLite binds at most 32,766 values, and a row has up to 7.
+/// Rows in one statement: SQLite binds at most 32,766 values.
 const ROWS: usize = 1000;
+
+/// Bundles written by one statement, which is prepared once.
+const BUNDLES: usize = 16;
 
 impl Writer {
     /// Writes the batch and flushes it.
@@ -43,59 +48,21 @@ async fn fill(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sq
     if batch.probe {
         // Writes the first page, always.
         sqlx::query("PRAGMA user_version = 1").execute(&mut *connection).await?;
+        sqlx::query("PRAGMA user_version = 3").execute(&mut *connection).await?;
     }
     for change in &batch.changes {
         apply(connection, change).await?;
     }
-    let envelopes: Vec<_> = batch
-        .puts
-        .iter()
-        .flatten()
-        .filter_map(|put| put.envelope.as_ref().map(|envelope| (put, envelope)))
-        .collect();
-    for rows in envelopes.chunks(ROWS) {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO envelopes (number, mailbox, sequence, capability, received, expires, body) ",
-        );
-        query.push_values(rows, |mut row, (put, envelope)| {
-            row.push_bind(envelope.number)
-                .push_bind(put.mailbox)
-                .push_bind(signed(envelope.sequence))
-                .push_bind(envelope.capability)
-                .push_bind(signed(envelope.received))
-                .push_bind(signed(put.expires))
-                .push_bind(envelope.body.to_vec());
-        });
-        query.build().persistent(false).execute(&mut *connection).await?;
-    }
-    let mut puts: Vec<_> = batch.puts.iter().flatten().collect();
-    // In the table's own order: neighbours share a page. Stable, because the later of two is the one to stay.
-    puts.sort_by_key(|put| (put.mailbox, put.id));
-    for rows in puts.chunks(ROWS) {
-        // An id may come again after its ttl, before it was swept.
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO puts (mailbox, id, digest, expires, how) ");
-        query.push_values(rows, |mut row, put| {
-            let how = if put.envelope.is_some() {
-                Stored::Flushed
-            } else {
-                Stored::Acknowledged
-            };
-            row.push_bind(put.mailbox)
-                .push_bind(put.id.to_vec())
-                .push_bind(put.digest.to_vec())
-                .push_bind(signed(put.expires))
-                .push_bind(i64::from(how.code()));
-        });
-        query.build().persistent(false).execute(&mut *connection).await?;
-    }
-    for numbers in batch.deleted.chunks(ROWS) {
-        let mut query = QueryBuilder::<Sqlite>::new("DELETE FROM envelopes WHERE number IN (");
-        let mut list = query.separated(", ");
-        for number in numbers {
-            list.push_bind(*number);
-        }
-        query.push(")");
-        query.build().persistent(false).execute(&mut *connection).await?;
+    add_bundles(connection, &batch.bundles).await?;
+    add_puts(connection, &batch.puts).await?;
+    add_puts(connection, &puts_rows(batch.acknowledged_puts.iter(), batch.now)).await?;
+    delete(connection, "DELETE FROM bundles WHERE number IN (", &batch.empty).await?;
+    for (mailbox, acknowledged) in &batch.acknowledged {
+        sqlx::query("UPDATE mailboxes SET acknowledged = ? WHERE number = ?")
+            .bind(signed(*acknowledged))
+            .bind(mailbox)
+            .execute(&mut *connection)
+            .await?;
     }
     for (mailbox, next_sequence) in &batch.reserved {
         sqlx::query("UPDATE mailboxes SET next_sequence = ? WHERE number = ?")
@@ -104,13 +71,62 @@ async fn fill(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sq
             .execute(&mut *connection)
             .await?;
     }
-    for (mailbox, id) in &batch.forget {
-        sqlx::query("DELETE FROM puts WHERE mailbox = ? AND id = ? AND expires <= ?")
-            .bind(mailbox)
-            .bind(id.to_vec())
-            .bind(signed(batch.forget_before))
+    delete(connection, "DELETE FROM remembered WHERE number IN (", &batch.forget).await
+}
+
+pub(super) async fn add_bundles(connection: &mut SqliteConnection, rows: &[BundleRow]) -> Result<(), sqlx::Error> {
+    static MANY: LazyLock<String> = LazyLock::new(|| {
+        let rows = ["(?, ?, ?, ?)"; BUNDLES].join(", ");
+        format!("INSERT INTO bundles (number, mailbox, heads, bodies) VALUES {rows}")
+    });
+    let (many, rest) = rows.as_chunks::<BUNDLES>();
+    for rows in many {
+        let mut query = sqlx::query(AssertSqlSafe(MANY.as_str()));
+        for row in rows {
+            query = query
+                .bind(row.number)
+                .bind(row.mailbox)
+                .bind(row.heads.as_slice())
+                .bind(row.joined());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    for row in rest {
+        sqlx::query("INSERT INTO bundles (number, mailbox, heads, bodies) VALUES (?, ?, ?, ?)")
+            .bind(row.number)
+            .bind(row.mailbox)
+            .bind(row.heads.as_slice())
+            .bind(row.joined())
             .execute(&mut *connection)
             .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn add_puts(connection: &mut SqliteConnection, rows: &[PutsRow]) -> Result<(), sqlx::Error> {
+    for row in rows {
+        sqlx::query("INSERT INTO remembered (expires, records) VALUES (?, ?)")
+            .bind(signed(row.expires))
+            .bind(row.records.as_slice())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn delete(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    numbers: &[i64],
+) -> Result<(), sqlx::Error> {
+    for numbers in numbers.chunks(ROWS) {
+        let mut query = QueryBuilder::<Sqlite>::new(statement);
+        let mut list = query.separated(", ");
+        for number in numbers {
+            list.push_bind(*number);
+        }
+        query.push(")");
+        query.build().persistent(false).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -126,7 +142,7 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<(),
                 "INSERT INTO mailboxes (number, key, next_sequence) VALUES (?, ?, ?) ON CONFLICT (number) DO UPDATE SET closed = NULL",
             )
             .bind(mailbox)
-            .bind(key.to_vec())
+            .bind(key.as_slice())
             .bind(signed(*next_sequence))
             .execute(connection)
             .await?;
@@ -144,7 +160,7 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<(),
             )
             .bind(number)
             .bind(mailbox)
-            .bind(hash.to_vec())
+            .bind(hash.as_slice())
             .bind(max_envelopes)
             .bind(signed(*max_bytes))
             .execute(connection)
@@ -156,18 +172,19 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<(),
                 .execute(connection)
                 .await?;
         }
-        Change::Close { mailbox, at } => {
-            // The envelopes are deleted by their numbers.
+        Change::Close {
+            mailbox,
+            at,
+            goes_on_as,
+        } => {
+            // The bundles are deleted by their numbers; the puts, which name the old number, count no more.
             sqlx::query("DELETE FROM capabilities WHERE mailbox = ?")
                 .bind(mailbox)
                 .execute(&mut *connection)
                 .await?;
-            sqlx::query("DELETE FROM puts WHERE mailbox = ?")
-                .bind(mailbox)
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query("UPDATE mailboxes SET closed = ? WHERE number = ?")
+            sqlx::query("UPDATE mailboxes SET closed = ?, number = ? WHERE number = ?")
                 .bind(signed(*at))
+                .bind(goes_on_as)
                 .bind(mailbox)
                 .execute(connection)
                 .await?;
@@ -193,24 +210,30 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<(),
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-    use super::*;
-    use crate::store::{EnvelopeRow, PutRow, Record, Store};
+    use wire::frame::Stored;
 
-    fn batch(number: i64, length: usize) -> Batch {
+    use super::*;
+    use crate::store::rows::{Head, PutRecord};
+    use crate::store::{Record, Store};
+
+    fn batch(number: i64, bytes: u32) -> Batch {
+        let head = Head {
+            sequence: 1,
+            capability: 1,
+            received: 1,
+            expires: 5,
+            bytes,
+        };
+        let put = PutRecord {
+            mailbox: 1,
+            id: [u8::try_from(number).unwrap(); 16],
+            content: 1,
+            expires: 5,
+            how: Stored::Flushed,
+        };
         Batch {
-            puts: vec![Some(PutRow {
-                mailbox: 1,
-                id: [u8::try_from(number).unwrap(); 16],
-                digest: [0; 32],
-                expires: 5,
-                envelope: Some(EnvelopeRow {
-                    number,
-                    sequence: 1,
-                    capability: 1,
-                    received: 1,
-                    body: vec![0; length].into(),
-                }),
-            })],
+            bundles: vec![BundleRow::new(number, 1, &head, vec![0; bytes as usize].into())],
+            puts: puts_rows([put].iter(), 1),
             ..Batch::default()
         }
     }
@@ -219,7 +242,7 @@ mod tests {
     async fn a_full_disk_refuses_the_whole_batch_and_takes_the_next_that_fits() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join("relay.db")).await.unwrap();
-        sqlx::query("PRAGMA max_page_count = 20")
+        sqlx::query("PRAGMA max_page_count = 25")
             .execute(&mut store.writer.connection)
             .await
             .unwrap();
@@ -230,8 +253,8 @@ mod tests {
         store
             .reader
             .load(|record| match record {
-                Record::Envelope { number, bytes, .. } => numbers.push((number, bytes)),
-                Record::Put { id, .. } => assert_eq!(id, [2; 16]),
+                Record::Bundle { number, heads, .. } => numbers.push((number, heads[0].bytes)),
+                Record::Puts { records } => assert_eq!(records[0].id, [2; 16]),
                 _ => panic!("nothing else was written"),
             })
             .await

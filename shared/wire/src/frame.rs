@@ -348,72 +348,80 @@ impl RelayFrame {
     /// Writes the frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        let envelope = self.envelope().map_or(&[][..], |envelope| envelope.as_bytes());
+        let mut bytes = BytesMut::with_capacity(Self::HEAD_BYTES + envelope.len());
+        self.encode_head(&mut bytes);
+        bytes.put_slice(envelope);
+        bytes.freeze()
+    }
+
+    /// Longest head of any frame, in bytes: a challenge's and a done's.
+    pub const HEAD_BYTES: usize = 1 + 2 + 32;
+
+    /// The envelope that stands behind the head, if the frame carries one: for whoever writes both without copying it.
+    #[must_use]
+    pub fn envelope(&self) -> Option<&Envelope> {
+        match self {
+            Self::Deliver { envelope, .. } => Some(envelope),
+            _ => None,
+        }
+    }
+
+    /// Writes all but the envelope: at most [`RelayFrame::HEAD_BYTES`].
+    pub fn encode_head(&self, bytes: &mut impl BufMut) {
         match self {
             Self::Challenge { version, nonce } => {
-                let mut bytes = start(kind::CHALLENGE, 2 + 32);
+                bytes.put_u8(kind::CHALLENGE);
                 bytes.put_u16(*version);
                 bytes.put_slice(nonce);
-                bytes.freeze()
             }
             Self::Welcome {
                 version,
                 window_envelopes,
             } => {
-                let mut bytes = start(kind::WELCOME, 2 + 4);
+                bytes.put_u8(kind::WELCOME);
                 bytes.put_u16(*version);
                 bytes.put_u32(*window_envelopes);
-                bytes.freeze()
             }
             Self::Stored { id, how } => {
-                let mut bytes = start(kind::STORED, 16 + 1);
+                bytes.put_u8(kind::STORED);
                 bytes.put_slice(id);
                 bytes.put_u8(how.code());
-                bytes.freeze()
             }
             Self::Refused {
                 id,
                 reason,
                 retry_after_ms,
             } => {
-                let mut bytes = start(kind::REFUSED, 16 + 1 + 4);
+                bytes.put_u8(kind::REFUSED);
                 bytes.put_slice(id);
                 bytes.put_u8(reason.code());
                 bytes.put_u32(*retry_after_ms);
-                bytes.freeze()
             }
-            Self::Deliver {
-                sequence,
-                received,
-                envelope,
-            } => {
-                let mut bytes = start(kind::DELIVER, 8 + 8 + envelope.bucket());
+            Self::Deliver { sequence, received, .. } => {
+                bytes.put_u8(kind::DELIVER);
                 bytes.put_u64(*sequence);
                 bytes.put_u64(*received);
-                bytes.put_slice(envelope.as_bytes());
-                bytes.freeze()
             }
-            Self::Displaced => start(kind::DISPLACED, 0).freeze(),
+            Self::Displaced => bytes.put_u8(kind::DISPLACED),
             Self::Done(done) => {
                 let (request, capability) = match done {
                     Done::Allow(capability) => (kind::ALLOW, *capability.as_bytes()),
                     Done::Revoke(capability) => (kind::REVOKE, *capability.as_bytes()),
                     Done::CloseMailbox => (kind::CLOSE_MAILBOX, [0; 32]),
                 };
-                let mut bytes = start(kind::DONE, 1 + 32);
+                bytes.put_u8(kind::DONE);
                 bytes.put_u8(request);
                 bytes.put_slice(&capability);
-                bytes.freeze()
             }
             Self::Reading { next_sequence, waiting } => {
-                let mut bytes = start(kind::READING, 8 + 8);
+                bytes.put_u8(kind::READING);
                 bytes.put_u64(*next_sequence);
                 bytes.put_u64(*waiting);
-                bytes.freeze()
             }
             Self::Goodbye { retry_after_ms } => {
-                let mut bytes = start(kind::GOODBYE, 4);
+                bytes.put_u8(kind::GOODBYE);
                 bytes.put_u32(*retry_after_ms);
-                bytes.freeze()
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Who reads a mailbox, and when a seat is given up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use super::*;
 use crate::memory::Memory;
-use crate::outbox::{Out, Outgoing, outbox};
+use crate::outbox::{Out, Outgoing, Taken, outbox};
 use crate::shared::job::Reader;
 
 const KEY: Key = [1; 32];
@@ -55,7 +55,7 @@ impl World {
     fn said(&mut self) -> Vec<Out> {
         let mut said = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(out)) = self.outgoing.poll_next(&mut context) {
+        while let Taken::Out(out) = self.outgoing.take(&mut context) {
             said.push(out);
         }
         said

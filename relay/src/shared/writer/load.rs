@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use wire::frame::{PutId, Stored};
 use wire::mailbox::CapabilityHash;
 
-use super::{array, number};
+use super::{array, content, number};
 use crate::shared::job::{Job, Key, Reader, Verdict};
-use crate::shared::ledger::{CapabilityRow, Ledger, MailboxRow};
-use crate::store::{KnownPut, signed};
+use crate::shared::ledger::{CapabilityRow, KnownPut, Ledger, MailboxRow};
+use crate::store::signed;
 
 /// Most envelopes of one mailbox deleted at once, so that nobody holds up the others by acknowledging a million.
 const DELETED: u64 = 1000;
@@ -254,7 +254,7 @@ pub(super) async fn load(connection: &mut PgConnection, jobs: &[Job], ledger: &m
             let id: PutId = array(&row, 1)?;
             let how = u8::try_from(row.try_get::<i16, _>(4)?).ok().and_then(Stored::from_code);
             let known = KnownPut {
-                digest: array(&row, 2)?,
+                content: content(row.try_get(2)?),
                 expires: number(&row, 3)?,
                 how: how.unwrap_or(Stored::Flushed),
             };

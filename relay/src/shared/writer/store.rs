@@ -100,6 +100,7 @@ async fn store_envelopes(connection: &mut PgConnection, jobs: &[Job], ledger: &L
     .bind(new.iter().map(|(_, put)| &*put.body).collect::<Vec<&[u8]>>())
     .execute(&mut *connection)
     .await?;
+    let contents: Vec<_> = new.iter().map(|(_, put)| put.content.to_be_bytes()).collect();
     // An id may come again after its ttl, before it was swept.
     sqlx::query(
         "INSERT INTO puts (mailbox, id, digest, expires, how) \
@@ -109,7 +110,7 @@ async fn store_envelopes(connection: &mut PgConnection, jobs: &[Job], ledger: &L
     )
     .bind(&mailboxes)
     .bind(new.iter().map(|(_, put)| put.id.as_slice()).collect::<Vec<_>>())
-    .bind(new.iter().map(|(_, put)| put.digest.as_slice()).collect::<Vec<_>>())
+    .bind(contents.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>())
     .bind(&expires)
     .bind(i16::from(Stored::Flushed.code()))
     .execute(connection)

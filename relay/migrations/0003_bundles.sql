@@ -1,0 +1,27 @@
+-- Many envelopes and many puts to a row: rows of their own cost several times as much. What the old tables hold is moved by the
+-- program, which then drops them.
+
+PRAGMA user_version = 3;
+
+-- Everything up to this sequence number is acknowledged, even if a bundle still has it.
+ALTER TABLE mailboxes ADD COLUMN acknowledged INTEGER NOT NULL DEFAULT 0;
+
+-- Neighbours in one mailbox. Heads come first, because reading them shouldn't read the bodies. A bundle of a mailbox that isn't
+-- there is litter.
+CREATE TABLE bundles (
+    number INTEGER PRIMARY KEY,
+    mailbox INTEGER NOT NULL,
+    -- For each envelope: sequence, capability, received, expires (8 bytes each), length (4).
+    heads BLOB NOT NULL,
+    bodies BLOB NOT NULL
+) STRICT;
+
+-- The memory of puts, which outlives their envelopes; forgotten when the last of a row has expired.
+CREATE TABLE remembered (
+    number INTEGER PRIMARY KEY,
+    expires INTEGER NOT NULL,
+    -- For each put: mailbox (8 bytes), id (16), content (8), expires (8), how (1).
+    records BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX remembered_by_expiry ON remembered (expires);

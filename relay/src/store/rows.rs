@@ -1,0 +1,268 @@
+//! Rows that hold many: a bundle of neighbours in one mailbox, and the memory of many puts. A row for each envelope or put would
+//! cost several times as much (`shared/notes` of the project measured it; so does its bench).
+
+use bytes::{Buf, BufMut, Bytes};
+use wire::frame::{PutId, Stored};
+
+/// Most envelopes in a bundle: as many as a reader is given at once.
+pub(crate) const BUNDLE_ENVELOPES: usize = 64;
+
+/// Most bytes in a bundle of more than one envelope: it is read as a whole.
+pub(crate) const BUNDLE_BYTES: usize = 64 * 1024;
+
+/// Most puts in one row: 160 KiB.
+const RECORDS: usize = 4096;
+
+/// An envelope's place, times and length, as they stand before the bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) sequence: u64,
+    pub(crate) capability: i64,
+    pub(crate) received: u64,
+    pub(crate) expires: u64,
+    pub(crate) bytes: u32,
+}
+
+impl Head {
+    const BYTES: usize = 8 + 8 + 8 + 8 + 4;
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.sequence);
+        out.put_i64(self.capability);
+        out.put_u64(self.received);
+        out.put_u64(self.expires);
+        out.put_u32(self.bytes);
+    }
+}
+
+/// Neighbours in one mailbox, and how long they live about: what lives long doesn't keep what doesn't.
+#[derive(Debug)]
+pub(crate) struct BundleRow {
+    pub(crate) number: i64,
+    pub(crate) mailbox: i64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) heads: Vec<u8>,
+    pub(crate) bodies: Vec<Bytes>,
+    bytes: usize,
+    lives: u32,
+}
+
+impl BundleRow {
+    pub(crate) fn new(number: i64, mailbox: i64, head: &Head, body: Bytes) -> Self {
+        let mut row = Self {
+            number,
+            mailbox,
+            first: head.sequence,
+            last: head.sequence,
+            heads: Vec::new(),
+            bodies: Vec::new(),
+            bytes: 0,
+            lives: lives(head.received, head.expires),
+        };
+        row.add(head, body);
+        row
+    }
+
+    /// Whether this envelope of the same mailbox belongs into it, too.
+    pub(crate) fn admits(&self, head: &Head) -> bool {
+        self.bodies.len() < BUNDLE_ENVELOPES
+            && self.bytes + usize::try_from(head.bytes).unwrap_or(usize::MAX) <= BUNDLE_BYTES
+            && self.lives == lives(head.received, head.expires)
+    }
+
+    pub(crate) fn add(&mut self, head: &Head, body: Bytes) {
+        head.write(&mut self.heads);
+        self.last = head.sequence;
+        self.bytes += body.len();
+        self.bodies.push(body);
+    }
+
+    /// The bodies one after the other.
+    pub(crate) fn joined(&self) -> Vec<u8> {
+        self.bodies.concat()
+    }
+}
+
+/// A life's length in powers of two.
+fn lives(received: u64, expires: u64) -> u32 {
+    expires.saturating_sub(received).checked_ilog2().unwrap_or(0)
+}
+
+/// The row isn't what we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a row of another length than it should have")]
+pub(crate) struct BadRow;
+
+/// The heads of a bundle.
+pub(crate) fn heads(mut bytes: &[u8]) -> Result<Vec<Head>, BadRow> {
+    if !bytes.len().is_multiple_of(Head::BYTES) {
+        return Err(BadRow);
+    }
+    let mut heads = Vec::with_capacity(bytes.len() / Head::BYTES);
+    while bytes.has_remaining() {
+        heads.push(Head {
+            sequence: bytes.get_u64(),
+            capability: bytes.get_i64(),
+            received: bytes.get_u64(),
+            expires: bytes.get_u64(),
+            bytes: bytes.get_u32(),
+        });
+    }
+    Ok(heads)
+}
+
+/// A bundle taken apart: each envelope's head and body.
+pub(crate) fn apart(head_bytes: &[u8], mut bodies: Bytes) -> Result<Vec<(Head, Bytes)>, BadRow> {
+    let mut envelopes = Vec::new();
+    for head in heads(head_bytes)? {
+        let bytes = usize::try_from(head.bytes).unwrap_or(usize::MAX);
+        if bodies.len() < bytes {
+            return Err(BadRow);
+        }
+        envelopes.push((head, bodies.split_to(bytes)));
+    }
+    if bodies.is_empty() { Ok(envelopes) } else { Err(BadRow) }
+}
+
+/// What is remembered of one put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PutRecord {
+    pub(crate) mailbox: i64,
+    pub(crate) id: PutId,
+    pub(crate) content: u64,
+    pub(crate) expires: u64,
+    pub(crate) how: Stored,
+}
+
+impl PutRecord {
+    const BYTES: usize = 8 + 16 + 8 + 8 + 1;
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_i64(self.mailbox);
+        out.put_slice(&self.id);
+        out.put_u64(self.content);
+        out.put_u64(self.expires);
+        out.put_u8(self.how.code());
+    }
+}
+
+/// The memory of puts that expire about the same time, for one row.
+#[derive(Debug, Default)]
+pub(crate) struct PutsRow {
+    /// When the last of them does.
+    pub(crate) expires: u64,
+    pub(crate) records: Vec<u8>,
+}
+
+/// Rows for these puts: those that live about as long, from `now` on, together.
+pub(crate) fn puts_rows<'a>(records: impl Iterator<Item = &'a PutRecord>, now: u64) -> Vec<PutsRow> {
+    let mut rows: Vec<(u32, PutsRow)> = Vec::new();
+    for record in records {
+        let lives = lives(now, record.expires);
+        let full = |row: &PutsRow| row.records.len() >= RECORDS * PutRecord::BYTES;
+        let at = rows.iter().rposition(|(other, row)| *other == lives && !full(row));
+        let at = at.unwrap_or_else(|| {
+            rows.push((lives, PutsRow::default()));
+            rows.len() - 1
+        });
+        if let Some((_, row)) = rows.get_mut(at) {
+            row.expires = row.expires.max(record.expires);
+            record.write(&mut row.records);
+        }
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The puts of a row.
+pub(crate) fn records(mut bytes: &[u8]) -> Result<Vec<PutRecord>, BadRow> {
+    if !bytes.len().is_multiple_of(PutRecord::BYTES) {
+        return Err(BadRow);
+    }
+    let mut records = Vec::with_capacity(bytes.len() / PutRecord::BYTES);
+    while bytes.has_remaining() {
+        let mailbox = bytes.get_i64();
+        let mut id = PutId::default();
+        bytes.copy_to_slice(&mut id);
+        records.push(PutRecord {
+            mailbox,
+            id,
+            content: bytes.get_u64(),
+            expires: bytes.get_u64(),
+            how: Stored::from_code(bytes.get_u8()).unwrap_or(Stored::Flushed),
+        });
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+
+    fn head(sequence: u64, expires: u64, bytes: u32) -> Head {
+        Head {
+            sequence,
+            capability: 3,
+            received: 1000,
+            expires,
+            bytes,
+        }
+    }
+
+    fn body(bytes: u32) -> Bytes {
+        vec![7; bytes as usize].into()
+    }
+
+    #[test]
+    fn a_bundle_is_taken_apart_as_it_was_put_together() {
+        let (first, second) = (head(5, 9000, 1024), head(6, 9000, 2048));
+        let mut row = BundleRow::new(1, 2, &first, body(1024));
+        assert!(row.admits(&second));
+        row.add(&second, body(2048));
+        let apart = apart(&row.heads, row.joined().into()).unwrap();
+        assert_eq!(apart, [(first, body(1024)), (second, body(2048))]);
+        assert_eq!((row.first, row.last), (5, 6));
+    }
+
+    #[test]
+    fn a_bundle_has_its_bounds_and_keeps_nothing_for_much_longer_than_its_ttl() {
+        let mut row = BundleRow::new(1, 2, &head(1, 2000, 65_536), body(65_536));
+        assert!(!row.admits(&head(2, 2000, 1024)));
+        row = BundleRow::new(1, 2, &head(1, 2000, 1024), body(1024));
+        assert!(!row.admits(&head(2, 20_000, 1024)));
+        for sequence in 2..=64 {
+            assert!(row.admits(&head(sequence, 2000, 1024)));
+            row.add(&head(sequence, 2000, 1024), body(1024));
+        }
+        assert!(!row.admits(&head(65, 2000, 1024)));
+    }
+
+    #[test]
+    fn a_row_of_another_length_is_refused() {
+        let row = BundleRow::new(1, 2, &head(1, 2000, 1024), body(1024));
+        assert_eq!(apart(&row.heads, body(1023)), Err(BadRow));
+        assert_eq!(apart(&row.heads, body(1025)), Err(BadRow));
+        assert_eq!(heads(&row.heads[1..]), Err(BadRow));
+        assert_eq!(records(&[0; 40]), Err(BadRow));
+    }
+
+    #[test]
+    fn puts_that_live_as_long_share_a_row() {
+        let put = |id: u8, expires| PutRecord {
+            mailbox: 1,
+            id: [id; 16],
+            content: 8,
+            expires,
+            how: Stored::Acknowledged,
+        };
+        let puts = [put(1, 5000), put(2, 500_000), put(3, 5001)];
+        let rows = puts_rows(puts.iter(), 0);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].expires, 5001);
+        assert_eq!(records(&rows[0].records).unwrap(), [puts[0], puts[2]]);
+        let many = vec![put(1, 5000); RECORDS + 1];
+        assert_eq!(puts_rows(many.iter(), 0).len(), 2);
+    }
+}
