@@ -20,7 +20,8 @@ CREATE TABLE bundles (
 CREATE TABLE remembered (
     number INTEGER PRIMARY KEY,
     expires INTEGER NOT NULL,
-    -- For each put: mailbox (8 bytes), id (16), content (8), expires (8), how (1).
+    how INTEGER NOT NULL,
+    -- Runs of one mailbox: its number (8 bytes), how many (4), and for each id (16) and content (8).
     records BLOB NOT NULL
 ) STRICT;
 

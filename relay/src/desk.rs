@@ -5,6 +5,7 @@
 //! its sender hears `stored` only when it is flushed, or acknowledged by that reader.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::task::Waker;
 
 use bytes::Bytes;
 use wire::envelope::Envelope;
@@ -27,7 +28,6 @@ use crate::memory::Charge;
 use crate::metrics::measure;
 use crate::office::{Order, OwnerOrder, PutOrder};
 use crate::outbox::Outbox;
-use crate::store::rows::PutRecord;
 use crate::store::{Batch, Record};
 
 /// Most puts accepted and not yet flushed: they are in memory.
@@ -126,6 +126,9 @@ pub(crate) struct Desk {
     /// The store took nothing the last time.
     failing: bool,
     questions: Questions,
+    /// Whom to wake when all is decided, and whom soon.
+    wakers: Vec<Waker>,
+    soon: Vec<Outbox>,
 }
 
 pub(crate) use sweep::SWEPT;
@@ -166,6 +169,8 @@ impl Desk {
             sweeps: 0,
             failing: false,
             questions,
+            wakers: Vec::new(),
+            soon: Vec::new(),
         }
     }
 
@@ -245,8 +250,15 @@ impl Desk {
         }
     }
 
-    /// Takes an order.
-    pub(crate) fn take(&mut self, order: Order) {
+    /// Takes some orders, all of them at one moment.
+    pub(crate) fn take(&mut self, orders: impl Iterator<Item = Order>) {
+        self.now();
+        for order in orders {
+            self.serve(order);
+        }
+    }
+
+    fn serve(&mut self, order: Order) {
         match order {
             Order::Put(order) => self.put(order),
             Order::Owner {
@@ -274,8 +286,7 @@ impl Desk {
     }
 
     fn put(&mut self, order: PutOrder) {
-        let now = self.now();
-        if let Err(verdict) = self.judge(&order, now) {
+        if let Err(verdict) = self.judge(&order, self.latest) {
             match verdict {
                 Verdict::Wait => {}
                 Verdict::Stored(how) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
@@ -294,7 +305,9 @@ impl Desk {
             .ok_or(NOT_ALLOWED)?;
         let slot = mailbox.capability(&order.capability).ok_or(NOT_ALLOWED)?;
         let print = self.known.print(mailbox.number, &order.id);
-        if let Some(known) = self.known.get(print).filter(|known| known.expires > now) {
+        let remembered = self.known.count();
+        let (known, remember) = self.known.look(print).ok_or(NOT_ALLOWED)?;
+        if let Some(known) = known.filter(|known| known.expires > now) {
             if !known.is(order.content) {
                 return Err(Verdict::Refuse(Reason::IdUsed, 0));
             }
@@ -321,12 +334,13 @@ impl Desk {
             return Err(Verdict::Refuse(Reason::Busy, SOON_MS));
         }
         let full = self.waiting_bytes + u64::from(bytes) > self.bounds.bytes;
-        if full || self.known.count() >= self.bounds.puts {
+        if full || remembered >= self.bounds.puts {
             return Err(Verdict::Refuse(Reason::Busy, LATER_MS));
         }
         let expires = now + u64::from(order.ttl_seconds) * 1000;
         let fresh = Fresh {
             id: order.id,
+            print,
             content: order.content,
             body: body.clone(),
             sender: order.outbox.clone(),
@@ -344,7 +358,7 @@ impl Desk {
             expires,
             standing: Standing::Fresh,
         };
-        self.known.remember(print, remembered);
+        remember.remember(remembered);
         self.health.metrics.accepted.inc();
         self.waiting_count += 1;
         self.waiting_bytes += u64::from(bytes);
@@ -352,26 +366,15 @@ impl Desk {
         self.fresh_bytes += body.len();
         self.look_by(at, expires);
         self.list(at);
-        let seat = self
-            .places
-            .get(at)
-            .and_then(Option::as_ref)
-            .is_some_and(|place| place.seat.is_some());
-        self.urgent |= !seat || self.fresh_count >= GROUP;
+        if self.at(at).is_some_and(|place| place.seat.is_none()) {
+            if let Some(mailbox) = self.mailbox(at) {
+                mailbox.hurry = true;
+            }
+            self.urgent = true;
+        }
+        self.urgent |= self.fresh_count >= GROUP;
         self.pump(at);
         Ok(())
-    }
-
-    /// Remembers a put of a mailbox that was acknowledged before it was flushed, for good.
-    fn remember_acknowledged(&mut self, mailbox: i64, fresh: &Fresh, expires: u64) {
-        self.batch.acknowledged_puts.push(PutRecord {
-            mailbox,
-            id: fresh.id,
-            content: fresh.content,
-            expires,
-            how: Stored::Acknowledged,
-        });
-        self.urgent |= self.batch.acknowledged_puts.len() >= REMEMBERED;
     }
 
     /// Says how much there is, for the operator and for the ceiling on memory.
@@ -460,6 +463,21 @@ impl Desk {
         {
             self.listed.push(at);
         }
+    }
+
+    /// Whom to wake, after the desk is left; `spare` is for those to come.
+    pub(crate) fn wakers(&mut self, spare: Vec<Waker>) -> Vec<Waker> {
+        std::mem::replace(&mut self.wakers, spare)
+    }
+
+    /// Whether somebody has to be nudged, and whom to wake for that.
+    pub(crate) fn waits_for_a_nudge(&self) -> bool {
+        !self.soon.is_empty()
+    }
+
+    pub(crate) fn nudge(&mut self) {
+        let soon = self.soon.drain(..);
+        self.wakers.extend(soon.filter_map(|outbox| outbox.nudge()));
     }
 
     /// Never runs backwards: what has expired stays so.

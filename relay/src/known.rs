@@ -81,7 +81,7 @@ impl Kept {
 }
 
 /// Names a put in memory: a keyed hash, so that nobody can choose ids that meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Print(u64);
 
 /// A print is hashed already.
@@ -128,8 +128,10 @@ impl Known {
         Print(self.keys.hash_one((mailbox, id)))
     }
 
+    #[cfg(test)]
     pub(crate) fn get(&self, print: Print) -> Option<Remembered> {
-        self.shards.get(shard(print))?.get(&print.0).copied().map(Kept::open)
+        let shard = self.shards.get(shard(print))?;
+        shard.get(&print.0).copied().map(Kept::open)
     }
 
     pub(crate) fn remember(&mut self, print: Print, remembered: Remembered) {
@@ -138,6 +140,17 @@ impl Known {
         {
             self.count += 1;
         }
+    }
+
+    /// What is remembered of a put, and the place to remember it anew: one look for both, because most looks miss every cache.
+    pub(crate) fn look(&mut self, print: Print) -> Option<(Option<Remembered>, Place<'_>)> {
+        let entry = self.shards.get_mut(shard(print))?.entry(print.0);
+        let known = match &entry {
+            Entry::Occupied(entry) => Some(entry.get().open()),
+            Entry::Vacant(_) => None,
+        };
+        let count = &mut self.count;
+        Some((known, Place { entry, count }))
     }
 
     /// Notes that a put that was fresh stands differently now.
@@ -154,13 +167,13 @@ impl Known {
         }
     }
 
-    /// Forgets a put that expires at that time; one that was put again since is remembered anew.
+    /// Forgets a put that expires by that time; one that was put again since is remembered anew.
     pub(crate) fn forget(&mut self, print: Print, expires: u64) {
         let Some(shard) = self.shards.get_mut(shard(print)) else {
             return;
         };
         if let Entry::Occupied(entry) = shard.entry(print.0)
-            && entry.get().open().expires == expires
+            && entry.get().open().expires <= expires
         {
             entry.remove();
             self.count -= 1;
@@ -169,6 +182,21 @@ impl Known {
         if shard.len() < shard.capacity() / 8 {
             shard.shrink_to(shard.len() * 2);
         }
+    }
+}
+
+/// Where a put is remembered.
+pub(crate) struct Place<'a> {
+    entry: Entry<'a, u64, Kept>,
+    count: &'a mut usize,
+}
+
+impl Place<'_> {
+    pub(crate) fn remember(self, remembered: Remembered) {
+        if matches!(self.entry, Entry::Vacant(_)) {
+            *self.count += 1;
+        }
+        self.entry.insert_entry(Kept::of(remembered));
     }
 }
 

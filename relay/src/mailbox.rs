@@ -5,12 +5,14 @@
 //! its bytes in memory, and then in a bundle of the store; the fresh always stand behind the stored.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
 use wire::frame::{PutId, Reason};
 use wire::limits::{CAPABILITIES_PER_MAILBOX, WINDOW_ENVELOPES};
 use wire::mailbox::CapabilityHash;
 
+use crate::known::Print;
 use crate::outbox::Outbox;
 
 /// How many sequence numbers are set aside on stable storage at a time, so that an envelope may be delivered before it is
@@ -23,6 +25,22 @@ pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// Room that an empty queue keeps.
 const KEPT: usize = 4;
+
+/// The leading bytes of what is a hash already. Whoever could make them meet would only harm their own mailbox.
+#[derive(Default)]
+struct Leading(u64);
+
+impl Hasher for Leading {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.first_chunk().map_or(0, |leading| u64::from_ne_bytes(*leading));
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+}
 
 /// The two quotas of a capability, and what waits under it.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +83,8 @@ impl Waiting {
 #[derive(Debug)]
 pub(crate) struct Fresh {
     pub(crate) id: PutId,
+    /// Under which it is known.
+    pub(crate) print: Print,
     pub(crate) content: u64,
     pub(crate) body: Bytes,
     /// Who hears `stored`…
@@ -109,12 +129,14 @@ pub(crate) struct Mailbox {
     pub(crate) due: u64,
     /// It stands in the list of those with something for the next batch.
     pub(crate) listed: bool,
+    /// What is fresh shouldn't wait for its reader's word any longer.
+    pub(crate) hurry: bool,
     next_sequence: u64,
     reserved: u64,
     acknowledged: u64,
     /// The next number at the last look.
     looked_at: u64,
-    capabilities: HashMap<CapabilityHash, u16>,
+    capabilities: HashMap<CapabilityHash, u16, BuildHasherDefault<Leading>>,
     quotas: Vec<Option<Quota>>,
     waiting: VecDeque<Waiting>,
     /// Of the last of those waiting.
@@ -139,11 +161,12 @@ impl Mailbox {
             seen: 0,
             due: u64::MAX,
             listed: false,
+            hurry: false,
             next_sequence,
             reserved: next_sequence,
             acknowledged,
             looked_at: 0,
-            capabilities: HashMap::new(),
+            capabilities: HashMap::default(),
             quotas: Vec::new(),
             waiting: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -424,9 +447,15 @@ impl Mailbox {
                 each(&front, fresh);
             }
         }
+    }
+
+    /// Gives back the room that a burst needed.
+    pub(crate) fn rest(&mut self) {
+        if self.fresh.is_empty() {
+            self.fresh.shrink_to(KEPT);
+        }
         if self.waiting.is_empty() {
             self.waiting.shrink_to(KEPT);
-            self.fresh.shrink_to(KEPT);
         }
     }
 
@@ -494,11 +523,12 @@ impl Mailbox {
         self.fresh.len() - self.writing
     }
 
-    /// Whether something that was fresh at the last look still is, and isn't being written.
+    /// Whether something that was fresh at the last look still is, and isn't being written. Then it should be.
     pub(crate) fn look(&mut self) -> bool {
         let looked_at = std::mem::replace(&mut self.looked_at, self.next_sequence);
         let oldest = self.waiting.get(self.waiting.len() - self.unwritten());
-        oldest.is_some_and(|oldest| oldest.sequence < looked_at)
+        self.hurry |= oldest.is_some_and(|oldest| oldest.sequence < looked_at);
+        self.hurry
     }
 
     /// Everything fresh goes into a batch; each is handed over in its order.
@@ -508,6 +538,7 @@ impl Mailbox {
             each(waiting, fresh);
         }
         self.writing = self.fresh.len();
+        self.hurry = false;
     }
 
     /// In these bundles.
@@ -534,9 +565,7 @@ impl Mailbox {
                 empty.push(bundle.number);
             }
         }
-        if self.fresh.is_empty() {
-            self.fresh.shrink_to(KEPT);
-        }
+        self.rest();
         self.drop_tombs(empty);
     }
 
@@ -565,7 +594,7 @@ impl Mailbox {
         empty: &mut Vec<i64>,
         each: impl FnMut(&Waiting, Option<Fresh>),
     ) {
-        self.capabilities = HashMap::new();
+        self.capabilities = HashMap::default();
         self.quotas = Vec::new();
         self.closed = Some(now);
         self.acknowledge(u64::MAX, empty, each);

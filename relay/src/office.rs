@@ -4,6 +4,7 @@
 //! The decisions are deliberately not here (see `desk`), nor is SQL (see `store`). Orders are decided on the connection's own
 //! time, under the desk's lock: a task that did it for all would be one more to wake for every message.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,12 +32,15 @@ pub(crate) const ORDERS: usize = 256;
 /// How often expired envelopes are swept, and a failing disk is tried again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a reader who is there has to acknowledge an envelope before it is written after all, and twice that at most:
-/// what is acknowledged first needs no place on the disk.
-const LINGER: Duration = Duration::from_millis(1);
+/// How long an answer that can wait for others waits at most, and how often the batch that gathers is looked at.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// For how many times of that a reader who is there has to acknowledge an envelope before it is written after all, and twice that
+/// at most: what is acknowledged first needs no place on the disk.
+const LOOK_EVERY: u32 = 2;
 
 /// For how many times that the memory of acknowledged puts alone may wait. A kill may take it (`PROTOCOL.md`, section 5).
-const LINGERS: u32 = 20;
+const LINGERS: u32 = 125;
 
 /// A put that passed every check that needs no mailbox.
 pub(crate) struct PutOrder {
@@ -176,12 +180,11 @@ impl Hatch {
             return Err(OfficeClosed);
         }
         let mut desk = self.desk()?;
-        for order in orders {
-            desk.take(order);
-        }
+        desk.take(orders);
+        let wakers = desk.wakers(SPARE.take());
         let state = if desk.is_urgent() {
             URGENT
-        } else if desk.gathers() {
+        } else if desk.gathers() || desk.waits_for_a_nudge() {
             GATHERS
         } else {
             NOTHING
@@ -190,10 +193,21 @@ impl Hatch {
             self.full.store(true, Ordering::Release);
         }
         drop(desk);
+        wake(wakers);
         if self.told.fetch_max(state, Ordering::AcqRel) < state {
             self.bell.notify_one();
         }
         Ok(())
+    }
+
+    /// Whoever was given something while the office was at the desk is woken when it has left it.
+    fn at_desk<T>(&self, what: impl FnOnce(&mut Desk) -> T) -> Result<T, OfficeClosed> {
+        let mut desk = self.desk()?;
+        let done = what(&mut desk);
+        let wakers = desk.wakers(SPARE.take());
+        drop(desk);
+        wake(wakers);
+        Ok(done)
     }
 
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -220,6 +234,18 @@ impl Hatch {
     }
 }
 
+thread_local! {
+    /// A list for those to be woken, used again and again.
+    static SPARE: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
+}
+
+fn wake(mut wakers: Vec<Waker>) {
+    for waker in wakers.drain(..) {
+        waker.wake();
+    }
+    SPARE.set(wakers);
+}
+
 /// The office, ready to run.
 pub(crate) struct Office {
     hatch: Arc<Hatch>,
@@ -230,6 +256,7 @@ pub(crate) struct Office {
     /// How many times was waited for the batch that gathers, and whether that was enough.
     lingers: Option<u32>,
     due: bool,
+    finishing: bool,
 }
 
 impl Office {
@@ -252,6 +279,7 @@ impl Office {
             writing: None,
             lingers: None,
             due: false,
+            finishing: false,
         };
         Ok((office, Counter::Alone(hatch)))
     }
@@ -282,25 +310,23 @@ impl Office {
     fn next(&mut self, hatch: &Hatch) -> Result<bool, StoreError> {
         let mut desk = hatch.desk().map_err(|_| StoreError::Stopped)?;
         desk.report();
-        if self.writing.is_some() {
-            return Ok(false);
-        }
-        if self.due || desk.is_urgent() {
+        if self.writing.is_none() && (self.due || desk.is_urgent()) {
             (self.lingers, self.due) = (None, false);
-            hatch.told.store(NOTHING, Ordering::Release);
-            if let Some(batch) = desk.next_batch() {
-                // While it is written nobody needs to ring.
-                hatch.told.store(URGENT, Ordering::Release);
+            if let Some(batch) = desk.next_batch(self.finishing) {
                 self.writing = self.clerks.batches.try_send(batch).is_ok().then(Instant::now);
             }
-            return Ok(false);
         }
-        let begins = self.lingers.is_none() && desk.gathers();
+        let waits = self.writing.is_some() || desk.gathers() || desk.waits_for_a_nudge();
+        let begins = self.lingers.is_none() && waits;
         if begins {
             self.lingers = Some(0);
         }
-        // From now on only what is urgent is worth a bell.
-        let told = if self.lingers.is_some() { GATHERS } else { NOTHING };
+        // While a batch is written nobody needs to ring for the next, and while it lingers only for what is urgent.
+        let told = match (self.writing, self.lingers) {
+            (Some(_), _) => URGENT,
+            (None, Some(_)) => GATHERS,
+            (None, None) => NOTHING,
+        };
         hatch.told.store(told, Ordering::Release);
         Ok(begins)
     }
@@ -315,10 +341,7 @@ impl Office {
                 connection,
                 asked,
                 found,
-            }) => {
-                self.desk()?.bundles(&mailbox, connection, &asked, found);
-                Ok(())
-            }
+            }) => self.at_desk(|desk| desk.bundles(&mailbox, connection, &asked, found)),
             Some(Report::Expired { rows, more }) => self.forget(rows, more).await,
         }
     }
@@ -328,25 +351,30 @@ impl Office {
             self.health.metrics.flush_seconds.observe(since.elapsed().as_secs_f64());
             self.health.metrics.group_puts.observe(batch.puts() as f64);
         }
-        let mut desk = self.desk()?;
-        match outcome {
+        let has_room = match outcome {
             Ok(()) => {
                 self.health.set(true);
-                desk.written(&batch);
+                self.at_desk(|desk| {
+                    desk.written(&batch);
+                    desk.has_room()
+                })?
             }
             Err(BatchError::Refused(error)) => {
                 tracing::error!(%error, "the store takes nothing; envelopes are refused until it does");
                 self.health.set(false);
-                desk.refused(batch);
+                self.at_desk(|desk| {
+                    desk.refused(batch);
+                    desk.has_room()
+                })?
             }
             Err(BatchError::Unknown(source)) => {
                 self.health.set(false);
-                desk.refuse_all();
+                self.at_desk(Desk::refuse_all)?;
                 self.hatch.closed.store(true, Ordering::Release);
                 return Err(StoreError::Unknown { source });
             }
-        }
-        if desk.has_room() {
+        };
+        if has_room {
             self.hatch.make_room();
         }
         Ok(())
@@ -358,8 +386,7 @@ impl Office {
             self.at_desk(|desk| desk.forget(records))?;
             tokio::task::yield_now().await;
         }
-        self.desk()?.forgot(rows.iter().map(|(number, _)| *number), more);
-        Ok(())
+        self.at_desk(|desk| desk.forgot(rows.iter().map(|(number, _)| *number), more))
     }
 
     async fn sweep(&self) -> Result<(), StoreError> {
@@ -377,24 +404,24 @@ impl Office {
 
     fn linger(&mut self) -> Result<(), StoreError> {
         let lingers = self.lingers.map_or(0, |lingers| lingers + 1);
-        self.due |= self.desk()?.is_overdue() || lingers >= LINGERS;
-        self.lingers = Some(lingers);
+        let overdue = self.at_desk(|desk| {
+            desk.nudge();
+            lingers.is_multiple_of(LOOK_EVERY) && desk.is_overdue()
+        })?;
+        self.due |= self.writing.is_none() && (overdue || lingers >= LINGERS);
+        self.lingers = (lingers < LINGERS || self.due).then_some(lingers);
         Ok(())
     }
 
-    fn desk(&self) -> Result<MutexGuard<'_, Desk>, StoreError> {
-        self.hatch.desk().map_err(|_| StoreError::Stopped)
-    }
-
-    /// The lock is held no longer than this, and never across a wait.
     fn at_desk<T>(&self, what: impl FnOnce(&mut Desk) -> T) -> Result<T, StoreError> {
-        Ok(what(&mut *self.desk()?))
+        self.hatch.at_desk(what).map_err(|_| StoreError::Stopped)
     }
 
     async fn finish(mut self) -> Result<(), StoreError> {
         let hatch = Arc::clone(&self.hatch);
         hatch.closed.store(true, Ordering::Release);
-        self.desk()?.settle();
+        self.finishing = true;
+        self.at_desk(Desk::settle)?;
         loop {
             self.due = true;
             self.next(&hatch)?;

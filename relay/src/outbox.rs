@@ -37,16 +37,6 @@ pub(crate) enum Out {
     Close(Close),
 }
 
-/// What a connection finds in its queue.
-#[derive(Debug)]
-pub(crate) enum Taken {
-    Out(Out),
-    /// Nothing; its task is woken when there is something.
-    Nothing,
-    /// It didn't drain its queue, which overflowed.
-    Cut,
-}
-
 /// The end that fills the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
@@ -72,6 +62,11 @@ struct Queue {
     /// Frames, and bytes of the envelopes among them, that are queued or were taken and aren't written.
     frames: usize,
     bytes: usize,
+    /// Requests that aren't answered, and answers that its connection wasn't woken for.
+    owed: usize,
+    unheard: usize,
+    /// Somebody will wake the connection soon.
+    soon: bool,
     /// Nobody drains it any more.
     closed: bool,
     cut: bool,
@@ -104,80 +99,147 @@ pub(crate) fn outbox(memory: Memory) -> (Outbox, Outgoing) {
 impl Outbox {
     /// Queues the answer to a request. A connection that is gone doesn't need it.
     pub(crate) fn answer(&self, frame: RelayFrame) {
-        self.push(Out::Answer(frame)).ok();
+        wake(self.push(Out::Answer(frame)));
     }
 
     /// Queues an envelope of so many bytes.
     pub(crate) fn deliver(&self, frame: RelayFrame, bytes: usize) -> Result<(), Gone> {
-        self.push(Out::Deliver(frame, bytes))
+        self.queue(Out::Deliver(frame, bytes)).map(|waker| wake(Ok(waker)))
     }
 
     /// Tells the connection that it isn't the reader any more.
     pub(crate) fn displaced(&self) {
-        self.push(Out::Displaced).ok();
+        wake(self.push(Out::Displaced));
     }
 
     /// Tells the connection to close.
     pub(crate) fn close(&self, why: Close) {
-        self.push(Out::Close(why)).ok();
+        wake(self.push(Out::Close(why)));
     }
 
-    fn push(&self, out: Out) -> Result<(), Gone> {
-        let bytes = if let Out::Deliver(_, bytes) = &out { *bytes } else { 0 };
+    /// Queues something, and leaves it to the caller to wake the connection, when there is no more to queue.
+    pub(crate) fn queue(&self, out: Out) -> Result<Option<Waker>, Gone> {
+        self.push(out)
+    }
+
+    /// Queues an answer that needn't go out by itself: its connection is woken when half of what it waits for is answered. Says
+    /// whom to wake, or that it should be [`Outbox::nudge`]d soon.
+    pub(crate) fn answer_soon(&self, frame: RelayFrame) -> Soon {
         let mut queue = self.shared.queue();
-        if queue.closed || queue.cut {
-            return Err(Gone);
+        let pushed = queue.push(Out::Answer(frame), &self.shared.memory);
+        if pushed.is_err() {
+            return Soon::Wake(queue.waker.take());
         }
-        let fits = queue.frames < FRAMES && queue.bytes + bytes <= BYTES;
-        if fits {
-            queue.frames += 1;
-            queue.bytes += bytes;
-            if bytes > 0 {
-                self.shared.memory.take(bytes);
-            }
-            queue.outs.push_back(out);
+        queue.unheard += 1;
+        if queue.unheard * 2 >= queue.owed {
+            queue.unheard = 0;
+            return Soon::Wake(queue.waker.take());
+        }
+        if std::mem::replace(&mut queue.soon, true) {
+            Soon::Wake(None)
         } else {
-            queue.cut = true;
+            Soon::Nudge
         }
+    }
+
+    /// Whom to wake for what it wasn't woken for.
+    pub(crate) fn nudge(&self) -> Option<Waker> {
+        let mut queue = self.shared.queue();
+        queue.soon = false;
+        if queue.unheard > 0 { queue.waker.take() } else { None }
+    }
+
+    fn push(&self, out: Out) -> Result<Option<Waker>, Gone> {
+        let mut queue = self.shared.queue();
+        let pushed = queue.push(out, &self.shared.memory);
         let waker = queue.waker.take();
         drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
+        match pushed {
+            Ok(()) => Ok(waker),
+            Err(gone) => {
+                // To hear that it is cut.
+                wake(Ok(waker));
+                Err(gone)
+            }
         }
-        if fits { Ok(()) } else { Err(Gone) }
+    }
+}
+
+/// What to do about an answer that needn't go out by itself.
+#[derive(Debug)]
+pub(crate) enum Soon {
+    Wake(Option<Waker>),
+    Nudge,
+}
+
+impl Queue {
+    fn push(&mut self, out: Out, memory: &Memory) -> Result<(), Gone> {
+        if self.closed || self.cut {
+            return Err(Gone);
+        }
+        let bytes = if let Out::Deliver(_, bytes) = &out { *bytes } else { 0 };
+        if self.frames >= FRAMES || self.bytes + bytes > BYTES {
+            self.cut = true;
+            return Err(Gone);
+        }
+        self.frames += 1;
+        self.bytes += bytes;
+        if bytes > 0 {
+            memory.take(bytes);
+        }
+        self.outs.push_back(out);
+        Ok(())
+    }
+}
+
+fn wake(pushed: Result<Option<Waker>, Gone>) {
+    if let Ok(Some(waker)) = pushed {
+        waker.wake();
     }
 }
 
 impl Outgoing {
-    /// The connection is at work and will look by itself: it needn't be woken.
-    pub(crate) fn attend(&mut self) {
-        self.shared.queue().waker = None;
-    }
-
-    /// What is next. What is taken counts until it is [`Outgoing::written`].
-    pub(crate) fn take(&mut self, context: &mut Context<'_>) -> Taken {
+    /// The connection is at work and will look by itself: it needn't be woken. Says whether it was cut, because it didn't drain its
+    /// queue, which overflowed.
+    pub(crate) fn attend(&mut self) -> Result<(), Gone> {
         let mut queue = self.shared.queue();
-        if queue.cut {
-            return Taken::Cut;
-        }
-        if let Some(out) = queue.outs.pop_front() {
-            return Taken::Out(out);
-        }
-        queue.outs.shrink_to(KEPT);
-        queue.waker = Some(context.waker().clone());
-        Taken::Nothing
+        queue.waker = None;
+        if queue.cut { Err(Gone) } else { Ok(()) }
     }
 
-    /// So many frames, with so many bytes of envelopes, are written.
-    pub(crate) fn written(&mut self, frames: usize, bytes: usize) {
+    /// So many requests were read that want an answer.
+    pub(crate) fn owes(&mut self, requests: usize) {
+        self.shared.queue().owed += requests;
+    }
+
+    /// Moves all that is queued into `taken`, which is empty. What is taken counts until it is [`Outgoing::written`]. If there is
+    /// nothing, the connection is woken when there is.
+    pub(crate) fn take(&mut self, taken: &mut VecDeque<Out>, context: &mut Context<'_>) {
+        let mut queue = self.shared.queue();
+        queue.unheard = 0;
+        if queue.outs.is_empty() {
+            queue.waker = Some(context.waker().clone());
+        } else {
+            std::mem::swap(&mut queue.outs, taken);
+        }
+    }
+
+    /// So many frames, so many of them answers, with so many bytes of envelopes, are written.
+    pub(crate) fn written(&mut self, frames: usize, answers: usize, bytes: usize) {
         let mut queue = self.shared.queue();
         queue.frames = queue.frames.saturating_sub(frames);
+        queue.owed = queue.owed.saturating_sub(answers);
         let bytes = bytes.min(queue.bytes);
         queue.bytes -= bytes;
         drop(queue);
         if bytes > 0 {
             self.shared.memory.give(bytes);
         }
+    }
+
+    /// Gives back the room that a burst needed.
+    pub(crate) fn rest(&mut self) {
+        self.shared.queue().outs.shrink_to(KEPT);
     }
 }
 
@@ -199,8 +261,10 @@ mod tests {
 
     use super::*;
 
-    fn take(outgoing: &mut Outgoing) -> Taken {
-        outgoing.take(&mut Context::from_waker(Waker::noop()))
+    fn take(outgoing: &mut Outgoing) -> VecDeque<Out> {
+        let mut taken = VecDeque::new();
+        outgoing.take(&mut taken, &mut Context::from_waker(Waker::noop()));
+        taken
     }
 
     #[test]
@@ -209,8 +273,9 @@ mod tests {
         for _ in 0..FRAMES {
             outbox.deliver(RelayFrame::Displaced, 1).unwrap();
         }
+        assert_eq!(outgoing.attend(), Ok(()));
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
-        assert!(matches!(take(&mut outgoing), Taken::Cut));
+        assert_eq!(outgoing.attend(), Err(Gone));
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
     }
 
@@ -218,12 +283,12 @@ mod tests {
     fn bytes_overflow_too_and_count_until_they_are_written() {
         let (outbox, mut outgoing) = outbox(Memory::default());
         outbox.deliver(RelayFrame::Displaced, BYTES).unwrap();
-        assert!(matches!(take(&mut outgoing), Taken::Out(Out::Deliver(..))));
-        outgoing.written(1, BYTES);
+        assert_eq!(take(&mut outgoing).len(), 1);
+        outgoing.written(1, 0, BYTES);
         outbox.deliver(RelayFrame::Displaced, BYTES).unwrap();
-        assert!(matches!(take(&mut outgoing), Taken::Out(Out::Deliver(..))));
+        assert_eq!(take(&mut outgoing).len(), 1);
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 1), Err(Gone));
-        assert!(matches!(take(&mut outgoing), Taken::Cut));
+        assert_eq!(outgoing.attend(), Err(Gone));
     }
 
     #[test]
@@ -233,12 +298,36 @@ mod tests {
         for _ in 0..3 {
             outbox.deliver(RelayFrame::Displaced, 100).unwrap();
         }
-        assert!(matches!(take(&mut outgoing), Taken::Out(_)));
-        outgoing.written(1, 100);
-        assert!(matches!(take(&mut outgoing), Taken::Out(_)));
+        assert_eq!(take(&mut outgoing).len(), 3);
+        outgoing.written(1, 0, 100);
         assert_eq!(memory.used(), 200);
         drop(outgoing);
         assert_eq!(outbox.deliver(RelayFrame::Displaced, 100), Err(Gone));
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_can_wait_waits_for_half_of_what_is_owed_or_a_nudge() {
+        let (outbox, mut outgoing) = outbox(Memory::default());
+        let answer = || outbox.answer_soon(RelayFrame::Displaced);
+        outgoing.owes(1);
+        assert!(take(&mut outgoing).is_empty());
+        // The only one, which somebody may be waiting for.
+        assert!(matches!(answer(), Soon::Wake(Some(_))));
+        take(&mut outgoing);
+        outgoing.written(1, 1, 0);
+        outgoing.owes(10);
+        assert!(take(&mut outgoing).is_empty());
+        assert!(matches!(answer(), Soon::Nudge));
+        assert!(matches!(answer(), Soon::Wake(None)));
+        assert!(outbox.nudge().is_some());
+        assert_eq!(take(&mut outgoing).len(), 2);
+        outgoing.written(2, 2, 0);
+        assert!(take(&mut outgoing).is_empty());
+        assert!(outbox.nudge().is_none());
+        for _ in 0..3 {
+            assert!(matches!(answer(), Soon::Nudge | Soon::Wake(None)));
+        }
+        assert!(matches!(answer(), Soon::Wake(Some(_))));
     }
 }

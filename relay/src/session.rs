@@ -4,6 +4,8 @@
 //! What a frame does to a mailbox is deliberately not here: it becomes an order to the office, whose answers come back
 //! through the connection's outbox.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -28,7 +30,7 @@ use crate::health::Health;
 use crate::known;
 use crate::metrics::{Limit, Present};
 use crate::office::{Counter, OfficeClosed, Order, OwnerOrder, PutOrder};
-use crate::outbox::{Out, Outbox, Outgoing, Taken, UNANSWERED, outbox};
+use crate::outbox::{Gone, Out, Outbox, Outgoing, UNANSWERED, outbox};
 use crate::socket::{Fault, Message, Socket, Written};
 
 /// How long the last word may take.
@@ -193,6 +195,11 @@ const AT_ONCE: usize = 64;
 /// A socket that stands still counts as moving again when so many bytes went out.
 const MOVING: usize = 4 * 1024;
 
+thread_local! {
+    /// A list for what was read, used again and again.
+    static SPARE: Cell<Vec<Order>> = const { Cell::new(Vec::new()) };
+}
+
 /// What happened to a connection.
 enum Event {
     /// There is no room at the counter for these orders just now.
@@ -206,6 +213,8 @@ struct Session {
     socket: Socket,
     intake: Intake,
     outgoing: Outgoing,
+    /// Taken from there and not yet handed to the socket.
+    taken: VecDeque<Out>,
     /// Since when what is to be written stands still, and how much went out since.
     stalled_since: Option<Instant>,
     moved: usize,
@@ -248,6 +257,7 @@ impl Session {
                 capability: None,
             },
             outgoing,
+            taken: VecDeque::new(),
             stalled_since: None,
             moved: 0,
             heard: now,
@@ -338,7 +348,9 @@ impl Session {
     /// Reads, and writes what is queued; neither waits for the other, so that a client which writes much before it reads
     /// doesn't lock up with us. What others queue meanwhile, and what our own orders bring about, is written in the same turn.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        self.outgoing.attend();
+        if let Err(Gone) = self.outgoing.attend() {
+            return Poll::Ready(Event::End(End::Close(Close::TooSlow)));
+        }
         let event = self.poll_read(context);
         let was_full = self.intake.is_full();
         if let Poll::Ready(end) = self.poll_write(context) {
@@ -348,7 +360,13 @@ impl Session {
             // What is waited for isn't always still to come.
             context.waker().wake_by_ref();
         }
-        event
+        match event {
+            Poll::Pending => self
+                .rest
+                .take()
+                .map_or(Poll::Pending, |rest| Poll::Ready(Event::Rest(rest))),
+            ready => ready,
+        }
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Event> {
@@ -358,10 +376,11 @@ impl Session {
         if self.intake.is_full() || !self.intake.house.counter.has_room(context) {
             return Poll::Pending;
         }
-        let (mut orders, mut count, mut bytes) = (Vec::new(), 0, 0);
+        let (mut orders, mut count, mut bytes) = (SPARE.take(), 0, 0);
         let mut end = None;
         let now = Instant::now();
         let intake = &mut self.intake;
+        let owed = intake.unanswered;
         let taken = self.socket.poll_take(context, |message| {
             (count, bytes) = (count + 1, bytes + message.len());
             match intake.take_in(&message, now) {
@@ -376,6 +395,9 @@ impl Session {
         if count > 0 {
             self.heard = now;
             self.rest = self.rest.max(self.intake.visitor.sends(count, bytes, now));
+        }
+        if self.intake.unanswered > owed {
+            self.outgoing.owes(self.intake.unanswered - owed);
         }
         // What came before the end counts.
         if !orders.is_empty() && self.intake.house.counter.hand_in(&mut orders).is_err() {
@@ -393,7 +415,8 @@ impl Session {
         if !orders.is_empty() {
             return Poll::Ready(Event::Queue(orders));
         }
-        if self.rest.is_some() || taken.is_ready() && !self.intake.is_full() {
+        SPARE.set(orders);
+        if taken.is_ready() && !self.intake.is_full() {
             // There may be more, after the others.
             context.waker().wake_by_ref();
         }
@@ -420,18 +443,20 @@ impl Session {
         loop {
             let mut more = true;
             while more && self.socket.has_room() {
-                let frame = match self.outgoing.take(context) {
-                    Taken::Out(Out::Answer(frame)) => {
+                if self.taken.is_empty() {
+                    self.outgoing.take(&mut self.taken, context);
+                }
+                let frame = match self.taken.pop_front() {
+                    Some(Out::Answer(frame)) => {
                         if let RelayFrame::Refused { reason, .. } = &frame {
                             self.refused(*reason);
                         }
                         frame
                     }
-                    Taken::Out(Out::Deliver(frame, _)) => frame,
-                    Taken::Out(Out::Displaced) => return Poll::Ready(End::Displaced),
-                    Taken::Out(Out::Close(close)) => return Poll::Ready(End::Close(close)),
-                    Taken::Cut => return Poll::Ready(End::Close(Close::TooSlow)),
-                    Taken::Nothing => {
+                    Some(Out::Deliver(frame, _)) => frame,
+                    Some(Out::Displaced) => return Poll::Ready(End::Displaced),
+                    Some(Out::Close(close)) => return Poll::Ready(End::Close(close)),
+                    None => {
                         more = false;
                         continue;
                     }
@@ -459,7 +484,8 @@ impl Session {
 
     fn wrote(&mut self, written: &Written) {
         if written.frames > 0 {
-            self.outgoing.written(written.frames, written.envelope_bytes);
+            self.outgoing
+                .written(written.frames, written.answers, written.envelope_bytes);
             self.intake.unanswered = self.intake.unanswered.saturating_sub(written.answers);
         }
         self.moved += written.bytes;
@@ -476,8 +502,13 @@ impl Session {
         }
     }
 
-    /// Is the other side still there, and does it read?
+    /// Is the other side still there, and does it read? And gives back the room that bursts needed.
     fn check(&mut self) -> Result<(), End> {
+        self.outgoing.rest();
+        self.socket.rest();
+        if self.taken.is_empty() {
+            self.taken = VecDeque::new();
+        }
         let stalled = self
             .stalled_since
             .is_some_and(|since| since.elapsed() >= self.intake.house.stall_deadline);
@@ -514,8 +545,11 @@ impl Intake {
     }
 
     fn hand_in(&mut self, bytes: &[u8]) -> Result<Option<Order>, End> {
-        // Bytes of its own for what is kept.
-        let frame = ClientFrame::decode(Bytes::copy_from_slice(bytes)).map_err(|_| End::Close(Close::Malformed))?;
+        let malformed = |_| End::Close(Close::Malformed);
+        if let Some(put) = Put::decode_borrowed(bytes).map_err(malformed)? {
+            return Ok(self.put(put));
+        }
+        let frame = ClientFrame::decode(Bytes::copy_from_slice(bytes)).map_err(malformed)?;
         let order = match frame {
             ClientFrame::Login { .. } => return Err(End::Close(Close::Malformed)),
             ClientFrame::Put(put) => return Ok(self.put(put)),

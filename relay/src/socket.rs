@@ -44,7 +44,11 @@ const SLICES: usize = 2 * PIECES;
 /// Room that an empty queue keeps.
 const KEPT: usize = 4;
 
+/// So little is copied into one place before it is written: a system call with many places costs more.
+const COPIED: usize = 8 * 1024;
+
 thread_local! {
+    static CORK: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MOVED + READ]);
 }
 
@@ -412,22 +416,18 @@ impl Socket {
     /// Writes what is queued and adds up what was written. Ready when all of it is.
     pub(crate) fn poll_write(&mut self, context: &mut Context<'_>, written: &mut Written) -> Poll<io::Result<()>> {
         while !self.pieces.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
-            let mut skip = self.begun;
-            for piece in self.pieces.iter().take(PIECES) {
-                for part in [piece.head(), &piece.body] {
-                    let over = skip.min(part.len());
-                    skip -= over;
-                    let part = part.get(over..).unwrap_or_default();
-                    if let Some(slice) = slices.get_mut(count).filter(|_| !part.is_empty()) {
-                        *slice = IoSlice::new(part);
-                        count += 1;
+            let wrote = if self.pending_at_most(COPIED) {
+                CORK.with_borrow_mut(|cork| {
+                    cork.clear();
+                    for part in parts(&self.pieces, self.begun) {
+                        cork.extend_from_slice(part);
                     }
-                }
-            }
-            let slices = slices.get(..count).unwrap_or_default();
-            let wrote = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+                    Pin::new(&mut self.stream).poll_write(context, cork)
+                })
+            } else {
+                self.poll_write_slices(context)
+            };
+            let wrote = ready!(wrote)?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -442,12 +442,35 @@ impl Socket {
                 self.pieces.pop_front();
             }
         }
-        self.pieces.shrink_to(KEPT);
         if self.unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(context))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn pending_at_most(&self, bytes: usize) -> bool {
+        let mut sum = 0;
+        self.pieces.iter().take(PIECES).all(|piece| {
+            sum += piece.len();
+            sum <= bytes
+        })
+    }
+
+    fn poll_write_slices(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, part) in slices.iter_mut().zip(parts(&self.pieces, self.begun)) {
+            *slice = IoSlice::new(part);
+            count += 1;
+        }
+        let slices = slices.get(..count).unwrap_or_default();
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    /// Gives back the room that a burst needed.
+    pub(crate) fn rest(&mut self) {
+        self.pieces.shrink_to(KEPT);
     }
 
     /// Writes all that is queued.
@@ -459,6 +482,18 @@ impl Socket {
     pub(crate) async fn hang_up(self) {
         self.stream.hang_up().await;
     }
+}
+
+/// What of these is still to be written, in its order and without what is written of the first.
+fn parts(pieces: &VecDeque<Piece>, begun: usize) -> impl Iterator<Item = &[u8]> {
+    let mut skip = begun;
+    let parts = pieces.iter().take(PIECES);
+    let parts = parts.flat_map(|piece| [piece.head(), &piece.body]);
+    parts.filter_map(move |part| {
+        let over = skip.min(part.len());
+        skip -= over;
+        part.get(over..).filter(|part| !part.is_empty())
+    })
 }
 
 /// What a frame's header says, and where its content is.

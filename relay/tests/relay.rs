@@ -1306,10 +1306,10 @@ async fn a_foreign_file_is_refused_and_left_alone() {
 async fn a_newer_store_is_refused() {
     let (_folder, path) = used_store().await;
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[60..64].copy_from_slice(&3_u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = open(path).await.err().unwrap();
-    assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -6,12 +6,13 @@ use wire::envelope::Envelope;
 use super::{Desk, deliver};
 use crate::clerks::Question;
 use crate::mailbox::Next;
+use crate::outbox::{Gone, Out};
 use crate::store::Found;
 
 impl Desk {
     /// Gives the reader what it can have, and asks the store for what isn't in memory.
     pub(super) fn pump(&mut self, at: usize) {
-        let now = self.now();
+        let now = self.latest;
         loop {
             let Some(place) = self.places.get_mut(at).and_then(Option::as_mut) else {
                 return;
@@ -53,23 +54,25 @@ impl Desk {
                 tracing::error!("an envelope in the store has no envelope's length; passed over");
                 continue;
             };
-            if seat
-                .outbox
-                .deliver(deliver(next.sequence, next.received, envelope), bytes)
-                .is_ok()
-            {
-                self.health.metrics.delivered.inc();
-            } else {
-                // Cut off; what it didn't get waits for the next reader.
-                place.seat = None;
-                self.reader_count -= 1;
-                return;
+            let frame = deliver(next.sequence, next.received, envelope);
+            match seat.outbox.queue(Out::Deliver(frame, bytes)) {
+                Ok(waker) => {
+                    self.wakers.extend(waker);
+                    self.health.metrics.delivered.inc();
+                }
+                Err(Gone) => {
+                    // Cut off; what it didn't get waits for the next reader.
+                    place.seat = None;
+                    self.reader_count -= 1;
+                    return;
+                }
             }
         }
     }
 
     /// The store's answer with bundles for a reader, who may be gone by now.
     pub(crate) fn bundles(&mut self, key: &[u8; 32], connection: u64, asked: &[i64], found: Vec<Found>) {
+        self.now();
         let Some(at) = self.by_key.get(key).copied() else {
             return;
         };

@@ -2,9 +2,10 @@
 
 use wire::frame::{Reason, RelayFrame, Stored};
 
-use super::{Desk, NEXT_SWEEP_MS, UNFLUSHED, UNFLUSHED_BYTES, refuse};
+use super::{Desk, GROUP, NEXT_SWEEP_MS, UNFLUSHED, UNFLUSHED_BYTES, refuse};
 use crate::known::Standing;
 use crate::mailbox::Fresh;
+use crate::outbox::Out;
 use crate::store::Batch;
 use crate::store::rows::{BundleRow, Head, PutRecord, puts_rows};
 
@@ -38,8 +39,9 @@ impl Desk {
         overdue
     }
 
-    /// What goes to the store next, if anything.
-    pub(crate) fn next_batch(&mut self) -> Option<Box<Batch>> {
+    /// What goes to the store next, if anything. Envelopes whose reader is there and may still acknowledge them wait for the next but
+    /// one, unless there are many of them, or `all` is to go.
+    pub(crate) fn next_batch(&mut self, all: bool) -> Option<Box<Batch>> {
         if !self.gathers() {
             return None;
         }
@@ -48,17 +50,23 @@ impl Desk {
         self.reserves_in_flight = std::mem::take(&mut self.reserves);
         let mut batch = std::mem::take(&mut self.batch);
         batch.now = self.now();
+        let all = all || self.fresh_count >= GROUP;
         let mut records = Vec::new();
         for at in std::mem::take(&mut self.listed) {
             let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
             let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
                 continue;
             };
-            mailbox.listed = false;
             let owner = mailbox.number;
             if mailbox.is_halfway() {
                 batch.acknowledged.insert(owner, mailbox.acknowledged());
             }
+            if mailbox.unwritten() > 0 && !(all || mailbox.hurry) {
+                self.listed.push(at);
+                continue;
+            }
+            mailbox.listed = false;
+            mailbox.rest();
             if mailbox.unwritten() == 0 {
                 continue;
             }
@@ -104,6 +112,7 @@ impl Desk {
 
     /// The batch is flushed.
     pub(crate) fn written(&mut self, batch: &Batch) {
+        self.now();
         self.failing = false;
         // What may be delivered now is delivered while it is still in memory.
         for at in std::mem::take(&mut self.reserves_in_flight) {
@@ -119,14 +128,18 @@ impl Desk {
             let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
                 continue;
             };
-            let (owner, mut flushed) = (mailbox.number, 0);
+            let mut flushed = 0;
             mailbox.written(&mut self.batch.empty, |fresh| {
                 flushed += 1;
                 self.fresh_count -= 1;
                 self.fresh_bytes -= fresh.body.len();
-                let print = self.known.print(owner, &fresh.id);
-                self.known.settle(print, Standing::Flushed);
-                stored(fresh, Stored::Flushed);
+                self.known.settle(fresh.print, Standing::Flushed);
+                for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
+                    let how = Stored::Flushed;
+                    let answer = Out::Answer(RelayFrame::Stored { id: fresh.id, how });
+                    // Woken when all of its answers are there.
+                    self.wakers.extend(sender.queue(answer).ok().flatten());
+                }
             });
             self.health.metrics.stored_flushed.inc_by(flushed);
         }
@@ -155,7 +168,6 @@ impl Desk {
             let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
                 continue;
             };
-            let owner = mailbox.number;
             mailbox.refused(|waiting, fresh| {
                 self.fresh_count -= 1;
                 self.fresh_bytes -= fresh.body.len();
@@ -163,8 +175,7 @@ impl Desk {
                     self.waiting_count -= 1;
                     self.waiting_bytes -= u64::from(waiting.bytes);
                 }
-                let print = self.known.print(owner, &fresh.id);
-                self.known.forget(print, waiting.expires);
+                self.known.forget(fresh.print, waiting.expires);
                 not_stored(fresh);
             });
             if mailbox.is_halfway() {
@@ -209,13 +220,6 @@ impl Desk {
         for mailbox in mailboxes.filter(|mailbox| mailbox.is_ahead()) {
             self.batch.reserved.insert(mailbox.number, mailbox.next_sequence());
         }
-    }
-}
-
-/// Says so to whoever put it.
-pub(super) fn stored(fresh: Fresh, how: Stored) {
-    for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
-        sender.answer(RelayFrame::Stored { id: fresh.id, how });
     }
 }
 

@@ -1,19 +1,20 @@
 //! What the owner of a mailbox orders: reading, acknowledging, allowing, revoking, closing.
 
 use std::collections::VecDeque;
+use std::task::Waker;
 
 use tokio::time::Instant;
 use wire::frame::{Close, Done, RelayFrame, Stored};
 use wire::mailbox::CapabilityHash;
 
-use super::flush::stored;
-use super::{Desk, Seat};
+use super::{Desk, REMEMBERED, Seat};
 use crate::addresses::Visitor;
-use crate::known::Standing;
+use crate::known::{Known, Standing};
 use crate::mailbox::{Fresh, Mailbox, RESERVE, Waiting};
 use crate::metrics::Limit;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Soon};
 use crate::store::Change;
+use crate::store::rows::PutRecord;
 
 /// A day, in milliseconds.
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -64,14 +65,20 @@ impl Desk {
         let Some(at) = self.by_key.get(key).copied() else {
             return;
         };
-        let mut gone = 0;
-        let Some(mailbox) = self.places.get_mut(at).and_then(Option::as_mut) else {
+        let Some(place) = self.places.get_mut(at).and_then(Option::as_mut) else {
             return;
         };
-        let Some(mailbox) = mailbox.mailbox.as_deref_mut() else {
+        let Some(mailbox) = place.mailbox.as_deref_mut() else {
             return;
         };
-        let (owner, mut left) = (mailbox.number, Vec::new());
+        let owner = mailbox.number;
+        let (mut gone, mut early) = (0, 0);
+        let mut left = Left {
+            known: &mut self.known,
+            puts: &mut self.batch.acknowledged_puts,
+            wakers: &mut self.wakers,
+            soon: &mut self.soon,
+        };
         mailbox.acknowledge(sequence, &mut self.batch.empty, |waiting, fresh| {
             gone += 1;
             if !waiting.is_gone() {
@@ -79,30 +86,20 @@ impl Desk {
                 self.waiting_bytes -= u64::from(waiting.bytes);
             }
             if let Some(fresh) = fresh {
-                left.push((*waiting, fresh));
+                early += 1;
+                self.fresh_count -= 1;
+                self.fresh_bytes -= fresh.body.len();
+                left.early(owner, waiting, fresh);
             }
         });
         let halfway = mailbox.is_halfway();
         self.health.metrics.acknowledged.inc_by(gone);
-        self.acknowledged_early(owner, left);
+        self.health.metrics.stored_acknowledged.inc_by(early);
+        self.urgent |= self.batch.acknowledged_puts.len() >= REMEMBERED;
         if halfway {
             self.list(at);
         }
         self.pump(at);
-    }
-
-    /// Envelopes left their mailbox by its owner's word before they were flushed: as good as flushed, and they needn't be any more.
-    /// One that is just being written is written all the same.
-    fn acknowledged_early(&mut self, mailbox: i64, left: Vec<(Waiting, Fresh)>) {
-        self.health.metrics.stored_acknowledged.inc_by(left.len() as u64);
-        for (waiting, fresh) in left {
-            self.fresh_count -= 1;
-            self.fresh_bytes -= fresh.body.len();
-            let print = self.known.print(mailbox, &fresh.id);
-            self.known.settle(print, Standing::Acknowledged);
-            self.remember_acknowledged(mailbox, &fresh, waiting.expires);
-            stored(fresh, Stored::Acknowledged);
-        }
     }
 
     pub(super) fn allow(
@@ -204,7 +201,13 @@ impl Desk {
         }
         self.next_mailbox += 1;
         self.capability_count -= mailbox.capabilities();
-        let (number, mut left) = (mailbox.number, Vec::new());
+        let (number, mut early) = (mailbox.number, 0);
+        let mut left = Left {
+            known: &mut self.known,
+            puts: &mut self.batch.acknowledged_puts,
+            wakers: &mut self.wakers,
+            soon: &mut self.soon,
+        };
         // Its owner has done with what waits: that is as good as acknowledged.
         mailbox.close(now, goes_on_as, &mut self.batch.empty, |waiting, fresh| {
             if !waiting.is_gone() {
@@ -212,10 +215,13 @@ impl Desk {
                 self.waiting_bytes -= u64::from(waiting.bytes);
             }
             if let Some(fresh) = fresh {
-                left.push((*waiting, fresh));
+                early += 1;
+                self.fresh_count -= 1;
+                self.fresh_bytes -= fresh.body.len();
+                left.early(number, waiting, fresh);
             }
         });
-        self.acknowledged_early(number, left);
+        self.health.metrics.stored_acknowledged.inc_by(early);
         if let Some(reserved) = self.batch.reserved.remove(&number) {
             self.batch.reserved.insert(goes_on_as, reserved);
         }
@@ -224,5 +230,38 @@ impl Desk {
             at: now,
             goes_on_as,
         });
+    }
+}
+
+/// What an envelope touches that leaves its mailbox.
+struct Left<'a> {
+    known: &'a mut Known,
+    puts: &'a mut Vec<PutRecord>,
+    wakers: &'a mut Vec<Waker>,
+    soon: &'a mut Vec<Outbox>,
+}
+
+impl Left<'_> {
+    /// An envelope left its mailbox by its owner's word before it was flushed: as good as flushed, and it needn't be any more, only
+    /// the memory of its put. One that is just being written is written all the same.
+    fn early(&mut self, mailbox: i64, waiting: &Waiting, fresh: Fresh) {
+        self.known.settle(fresh.print, Standing::Acknowledged);
+        self.puts.push(PutRecord {
+            mailbox,
+            id: fresh.id,
+            content: fresh.content,
+            expires: waiting.expires,
+            how: Stored::Acknowledged,
+        });
+        for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
+            let stored = RelayFrame::Stored {
+                id: fresh.id,
+                how: Stored::Acknowledged,
+            };
+            match sender.answer_soon(stored) {
+                Soon::Wake(waker) => self.wakers.extend(waker),
+                Soon::Nudge => self.soon.push(sender),
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::clerks::Question;
 use crate::known::content;
 use crate::mailbox::RESERVE;
 use crate::memory::Memory;
-use crate::outbox::{Out, Outgoing, Taken, outbox};
+use crate::outbox::{Out, Outgoing, outbox};
 use crate::store::Change;
 use crate::store::rows::{apart, records};
 
@@ -59,12 +59,13 @@ impl World {
     }
 
     fn owner(&mut self, order: OwnerOrder) {
-        self.desk.take(Order::Owner {
+        let order = Order::Owner {
             mailbox: KEY,
             connection: 1,
             outbox: self.owner.0.clone(),
             order,
-        });
+        };
+        self.desk.take(std::iter::once(order));
     }
 
     fn put(&mut self, id: u8) {
@@ -73,7 +74,7 @@ impl World {
 
     fn put_as(&mut self, id: PutId, byte: u8) {
         let envelope = Envelope::from_bytes(vec![byte; 1024].into()).unwrap();
-        self.desk.take(Order::Put(PutOrder {
+        let order = Order::Put(PutOrder {
             outbox: self.sender.0.clone(),
             id,
             mailbox: KEY,
@@ -81,16 +82,17 @@ impl World {
             ttl_seconds: 60,
             content: content(envelope.as_bytes()),
             envelope,
-        }));
+        });
+        self.desk.take(std::iter::once(order));
     }
 
     fn flush(&mut self) {
-        let batch = self.desk.next_batch().unwrap();
+        let batch = self.desk.next_batch(true).unwrap();
         self.desk.written(&batch);
     }
 
     fn fail(&mut self) {
-        let batch = self.desk.next_batch().unwrap();
+        let batch = self.desk.next_batch(true).unwrap();
         self.desk.refused(*batch);
     }
 }
@@ -100,22 +102,20 @@ fn capability() -> Capability {
 }
 
 fn said(outgoing: &mut Outgoing) -> Vec<RelayFrame> {
-    let mut context = Context::from_waker(Waker::noop());
-    let mut frames = Vec::new();
-    loop {
-        match outgoing.take(&mut context) {
-            Taken::Out(Out::Answer(frame)) => {
-                outgoing.written(1, 0);
-                frames.push(frame);
-            }
-            Taken::Out(Out::Deliver(frame, bytes)) => {
-                outgoing.written(1, bytes);
-                frames.push(frame);
-            }
-            Taken::Nothing => return frames,
-            other => panic!("{other:?}"),
+    let mut taken = VecDeque::new();
+    outgoing.take(&mut taken, &mut Context::from_waker(Waker::noop()));
+    let frame = |out| match out {
+        Out::Answer(frame) => {
+            outgoing.written(1, 1, 0);
+            frame
         }
-    }
+        Out::Deliver(frame, bytes) => {
+            outgoing.written(1, 0, bytes);
+            frame
+        }
+        other => panic!("{other:?}"),
+    };
+    taken.into_iter().map(frame).collect()
 }
 
 fn stored(id: u8, how: Stored) -> RelayFrame {
@@ -135,7 +135,7 @@ fn stored_is_said_after_the_flush_and_not_before() {
     let mut world = World::new();
     world.put(1);
     assert_eq!(said(&mut world.sender.1), []);
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     world.put(1);
     assert_eq!(said(&mut world.sender.1), []);
     world.desk.written(&batch);
@@ -144,7 +144,7 @@ fn stored_is_said_after_the_flush_and_not_before() {
         said(&mut world.sender.1),
         [stored(1, Stored::Flushed), stored(1, Stored::Flushed)]
     );
-    assert!(world.desk.next_batch().is_none());
+    assert!(world.desk.next_batch(true).is_none());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_live_reader_has_it_before_the_flush_and_its_acknowledgement_is_as_good() {
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
     // The envelope is never written, the memory of its put is.
     assert!(world.desk.gathers() && !world.desk.is_urgent());
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     assert_eq!((batch.bundles.len(), batch.acknowledged_puts[0].id), (0, [1; 16]));
     world.desk.written(&batch);
     assert_eq!(said(&mut world.sender.1), []);
@@ -173,28 +173,28 @@ fn an_acknowledgement_while_it_is_written_deletes_it_in_the_next_batch() {
     let mut world = World::new();
     world.owner(OwnerOrder::Read);
     world.put(1);
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     world.owner(OwnerOrder::Ack { sequence: 1 });
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
     world.desk.written(&batch);
     assert_eq!(said(&mut world.sender.1), []);
-    assert_eq!(world.desk.next_batch().unwrap().empty, [batch.bundles[0].number]);
+    assert_eq!(world.desk.next_batch(true).unwrap().empty, [batch.bundles[0].number]);
 }
 
 #[test]
 fn a_full_disk_refuses_what_it_didnt_take_and_recovers() {
     let mut world = World::new();
     world.put(1);
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     world.put(2);
     world.desk.refused(*batch);
     assert_eq!(said(&mut world.sender.1), [not_stored(1), not_stored(2)]);
     world.put(3);
     assert_eq!(said(&mut world.sender.1), [not_stored(3)]);
     // Not tried again before the next sweep, which probes.
-    assert!(world.desk.next_batch().is_none());
+    assert!(world.desk.next_batch(true).is_none());
     world.desk.sweep();
-    let probe = world.desk.next_batch().unwrap();
+    let probe = world.desk.next_batch(true).unwrap();
     assert!(probe.probe);
     world.desk.written(&probe);
     // The same ids again are the same puts, not known ones.
@@ -227,7 +227,7 @@ fn a_revocation_survives_a_full_disk_and_is_done_when_it_is_flushed() {
         }]
     ));
     world.desk.sweep();
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     assert!(matches!(batch.changes[..], [Change::Revoke { .. }]));
     world.desk.written(&batch);
     assert_eq!(said(&mut world.owner.1), [RelayFrame::Done(Done::Revoke(hash))]);
@@ -238,14 +238,14 @@ fn what_was_acknowledged_before_the_disk_was_full_is_remembered_later() {
     let mut world = World::new();
     world.owner(OwnerOrder::Read);
     world.put(1);
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     world.owner(OwnerOrder::Ack { sequence: 1 });
     said(&mut world.sender.1);
     world.desk.refused(*batch);
     world.put(1);
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
     world.desk.sweep();
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     assert_eq!((batch.acknowledged_puts[0].id, batch.bundles.len()), ([1; 16], 0));
 }
 
@@ -264,7 +264,7 @@ fn no_number_beyond_the_reserve_is_delivered_before_it_is_flushed() {
         world.owner(OwnerOrder::Ack { sequence: last });
     }
     assert_eq!(last, RESERVE);
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     assert!(batch.reserved.values().all(|reserved| *reserved > RESERVE + 1));
     world.desk.written(&batch);
     assert!(matches!(
@@ -277,7 +277,7 @@ fn no_number_beyond_the_reserve_is_delivered_before_it_is_flushed() {
 fn closing_while_a_put_is_written_deletes_it_and_a_new_put_of_that_id_is_new() {
     let mut world = World::new();
     world.put(1);
-    let first = world.desk.next_batch().unwrap();
+    let first = world.desk.next_batch(true).unwrap();
     world.owner(OwnerOrder::Close);
     assert_eq!(said(&mut world.sender.1), [stored(1, Stored::Acknowledged)]);
     world.owner(OwnerOrder::Allow {
@@ -289,7 +289,7 @@ fn closing_while_a_put_is_written_deletes_it_and_a_new_put_of_that_id_is_new() {
     world.put(1);
     world.desk.written(&first);
     assert_eq!(said(&mut world.sender.1), []);
-    let second = world.desk.next_batch().unwrap();
+    let second = world.desk.next_batch(true).unwrap();
     assert_eq!((second.empty.len(), second.bundles.len()), (1, 1));
     assert!(second.bundles[0].mailbox > first.bundles[0].mailbox);
     world.desk.written(&second);
@@ -346,7 +346,7 @@ fn what_waits_in_the_store_is_read_by_the_bundle_within_the_window() {
         for id in 0..50u128 {
             world.put_as((id + 50 * round).to_be_bytes(), 1);
         }
-        batches.push(world.desk.next_batch().unwrap());
+        batches.push(world.desk.next_batch(true).unwrap());
         world.desk.written(&batches[batches.len() - 1]);
     }
     world.owner(OwnerOrder::Read);
@@ -355,7 +355,7 @@ fn what_waits_in_the_store_is_read_by_the_bundle_within_the_window() {
     assert_eq!(delivered(&mut world), (1..=64).collect::<Vec<_>>());
     world.owner(OwnerOrder::Ack { sequence: 60 });
     assert_eq!(delivered(&mut world), (65..=124).collect::<Vec<_>>());
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     assert_eq!(batch.empty, [batches[0].bundles[0].number]);
     assert_eq!(batch.acknowledged.values().collect::<Vec<_>>(), [&60]);
 }
@@ -366,7 +366,7 @@ fn an_envelope_that_the_store_lost_is_passed_over() {
     let mut batches = Vec::new();
     for id in 1..=3 {
         world.put(id);
-        batches.push(world.desk.next_batch().unwrap());
+        batches.push(world.desk.next_batch(true).unwrap());
         world.desk.written(&batches[batches.len() - 1]);
     }
     world.owner(OwnerOrder::Read);
@@ -383,7 +383,7 @@ fn a_start_takes_up_what_was_there() {
     for id in 1..=3 {
         world.put(id);
     }
-    let batch = world.desk.next_batch().unwrap();
+    let batch = world.desk.next_batch(true).unwrap();
     world.desk.written(&batch);
     let number = batch.bundles[0].mailbox;
     let mut again = World::new();
@@ -409,7 +409,7 @@ fn a_start_takes_up_what_was_there() {
         heads: Vec::new(),
     });
     load(Record::Puts {
-        records: records(&batch.puts[0].records).unwrap(),
+        records: records(&batch.puts[0].records, batch.puts[0].expires, batch.puts[0].how).unwrap(),
     });
     assert_eq!(again.desk.batch.empty, [77]);
     let (at, mailbox) = again.desk.find(&[9; 32]).unwrap();
@@ -439,7 +439,7 @@ fn what_expires_is_taken_out_some_at_a_time() {
     assert!(looks > 3, "{looks}");
     assert_eq!((world.desk.waiting_count, world.desk.waiting_bytes), (0, 0));
     // Their bundles go, too.
-    assert!(world.desk.next_batch().unwrap().empty.len() > 90);
+    assert!(world.desk.next_batch(true).unwrap().empty.len() > 90);
 }
 
 /// A desk whose clock can be moved, with a mailbox in which envelopes `waiting` wait.
@@ -451,7 +451,7 @@ fn aging(waiting: u8) -> (World, Arc<AtomicU64>) {
     for id in 0..waiting {
         world.put(id);
     }
-    while let Some(batch) = world.desk.next_batch() {
+    while let Some(batch) = world.desk.next_batch(true) {
         world.desk.written(&batch);
     }
     said(&mut world.sender.1);
@@ -463,7 +463,7 @@ const DAY: u64 = 24 * 3600 * 1000;
 fn pass(world: &mut World, clock: &AtomicU64, days: u64) -> Vec<Change> {
     let now = clock.fetch_add(days * DAY, Ordering::Relaxed) + days * DAY;
     world.desk.close_abandoned(now);
-    world.desk.next_batch().map_or(Vec::new(), |batch| batch.changes)
+    world.desk.next_batch(true).map_or(Vec::new(), |batch| batch.changes)
 }
 
 #[test]
@@ -536,4 +536,16 @@ fn a_reader_with_something_to_acknowledge_waits_while_memory_is_used_up() {
     drop(elsewhere);
     world.owner(OwnerOrder::Ack { sequence: 2 });
     assert_eq!(said(&mut world.owner.1).len(), 1);
+}
+
+#[test]
+fn what_its_reader_may_still_acknowledge_isnt_written_with_what_somebody_waits_for() {
+    let mut world = World::new();
+    world.owner(OwnerOrder::Read);
+    world.put(1);
+    assert!(!world.desk.is_urgent() && !world.desk.is_overdue());
+    assert!(world.desk.next_batch(false).is_none());
+    // Still there at the next look: its sender has waited long enough.
+    assert!(world.desk.is_overdue());
+    assert_eq!(world.desk.next_batch(false).unwrap().bundles.len(), 1);
 }

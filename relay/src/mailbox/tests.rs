@@ -17,6 +17,7 @@ fn mailbox() -> Mailbox {
 fn put(mailbox: &mut Mailbox, bytes: usize, expires: u64) -> u64 {
     let fresh = Fresh {
         id: [0; 16],
+        print: Print::default(),
         content: 1,
         body: vec![0; bytes].into(),
         sender: outbox(Memory::default()).0,

@@ -135,7 +135,9 @@ impl Store {
 
     /// Puts behind the last row copied, whose number is moved on; some of them.
     pub(crate) async fn puts(&mut self, after: &mut i64) -> Result<Vec<PutRow>, StoreError> {
-        let query = sqlx::query("SELECT number, records FROM remembered WHERE number > ? ORDER BY number LIMIT 1");
+        let query = sqlx::query(
+            "SELECT number, records, expires, how FROM remembered WHERE number > ? ORDER BY number LIMIT 1",
+        );
         let row = query.bind(*after).fetch_optional(self.connection()).await;
         let row = row.and_then(|row| {
             row.map(|row| Ok((row.try_get::<i64, _>(0)?, puts(&row, 1)?)))

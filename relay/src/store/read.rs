@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, QueryBuilder, Row, Sqlite};
+use wire::frame::Stored;
 
 use super::rows::{Head, PutRecord, apart, heads, records};
 use super::{Reader, Record, StoreError, primary_code, signed, suspect};
@@ -53,11 +54,13 @@ impl Reader {
 
     /// Some of the puts that have expired, and whether there may be more.
     pub(crate) async fn expired_puts(&mut self, now: u64) -> Result<(Vec<ExpiredRow>, bool), sqlx::Error> {
-        let rows = sqlx::query("SELECT number, records FROM remembered WHERE expires <= ? ORDER BY expires LIMIT ?")
-            .bind(signed(now))
-            .bind(i64::try_from(EXPIRED_ROWS).unwrap_or(i64::MAX))
-            .fetch_all(&mut self.connection)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT number, records, expires, how FROM remembered WHERE expires <= ? ORDER BY expires LIMIT ?",
+        )
+        .bind(signed(now))
+        .bind(i64::try_from(EXPIRED_ROWS).unwrap_or(i64::MAX))
+        .fetch_all(&mut self.connection)
+        .await?;
         let more = rows.len() == EXPIRED_ROWS;
         let expired: Result<Vec<ExpiredRow>, sqlx::Error> =
             rows.iter().map(|row| Ok((row.try_get(0)?, puts(row, 1)?))).collect();
@@ -116,13 +119,15 @@ const RECORDS: [(&str, Decode); 4] = [
             heads: heads(row.try_get(2)?).map_err(decode)?,
         })
     }),
-    ("SELECT records FROM remembered ORDER BY number", |row| {
+    ("SELECT records, expires, how FROM remembered ORDER BY number", |row| {
         Ok(Record::Puts { records: puts(row, 0)? })
     }),
 ];
 
+/// Of columns `records`, `expires` and `how`, from this one on.
 pub(super) fn puts(row: &SqliteRow, index: usize) -> Result<Vec<PutRecord>, sqlx::Error> {
-    records(row.try_get(index)?).map_err(decode)
+    let how = Stored::from_code(number(row, index + 2)?).unwrap_or(Stored::Flushed);
+    records(row.try_get(index)?, number(row, index + 1)?, how).map_err(decode)
 }
 
 pub(super) fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

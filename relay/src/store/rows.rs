@@ -10,8 +10,8 @@ pub(crate) const BUNDLE_ENVELOPES: usize = 64;
 /// Most bytes in a bundle of more than one envelope: it is read as a whole.
 pub(crate) const BUNDLE_BYTES: usize = 64 * 1024;
 
-/// Most puts in one row: 160 KiB.
-const RECORDS: usize = 4096;
+/// A row of puts of so many bytes takes no more.
+const ROW_BYTES: usize = 128 * 1024;
 
 /// An envelope's place, times and length, as they stand before the bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,62 +135,79 @@ pub(crate) struct PutRecord {
     pub(crate) how: Stored,
 }
 
-impl PutRecord {
-    const BYTES: usize = 8 + 16 + 8 + 8 + 1;
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.put_i64(self.mailbox);
-        out.put_slice(&self.id);
-        out.put_u64(self.content);
-        out.put_u64(self.expires);
-        out.put_u8(self.how.code());
-    }
-}
-
-/// The memory of puts that expire about the same time, for one row.
-#[derive(Debug, Default)]
+/// The memory of puts that were answered alike and expire about the same time, for one row.
+#[derive(Debug)]
 pub(crate) struct PutsRow {
     /// When the last of them does.
     pub(crate) expires: u64,
+    pub(crate) how: Stored,
+    /// Runs of one mailbox: its number (8 bytes), how many (4), and for each id (16) and content (8).
     pub(crate) records: Vec<u8>,
+    /// The mailbox of the last run, and where its count is.
+    run: Option<(i64, usize)>,
+}
+
+impl PutsRow {
+    fn add(&mut self, put: &PutRecord) {
+        self.expires = self.expires.max(put.expires);
+        let run = self.run.filter(|(mailbox, _)| *mailbox == put.mailbox);
+        let (_, count) = *self.run.insert(run.unwrap_or_else(|| {
+            self.records.put_i64(put.mailbox);
+            let count = self.records.len();
+            self.records.put_u32(0);
+            (put.mailbox, count)
+        }));
+        if let Some(count) = self.records.get_mut(count..).and_then(<[u8]>::first_chunk_mut) {
+            *count = (u32::from_be_bytes(*count) + 1).to_be_bytes();
+        }
+        self.records.put_slice(&put.id);
+        self.records.put_u64(put.content);
+    }
 }
 
 /// Rows for these puts: those that live about as long, from `now` on, together.
-pub(crate) fn puts_rows<'a>(records: impl Iterator<Item = &'a PutRecord>, now: u64) -> Vec<PutsRow> {
+pub(crate) fn puts_rows<'a>(puts: impl Iterator<Item = &'a PutRecord>, now: u64) -> Vec<PutsRow> {
     let mut rows: Vec<(u32, PutsRow)> = Vec::new();
-    for record in records {
-        let lives = lives(now, record.expires);
-        let full = |row: &PutsRow| row.records.len() >= RECORDS * PutRecord::BYTES;
-        let at = rows.iter().rposition(|(other, row)| *other == lives && !full(row));
+    for put in puts {
+        let lives = lives(now, put.expires);
+        let at = rows
+            .iter()
+            .rposition(|(other, row)| *other == lives && row.how == put.how && row.records.len() < ROW_BYTES);
         let at = at.unwrap_or_else(|| {
-            rows.push((lives, PutsRow::default()));
+            let row = PutsRow {
+                expires: put.expires,
+                how: put.how,
+                records: Vec::new(),
+                run: None,
+            };
+            rows.push((lives, row));
             rows.len() - 1
         });
         if let Some((_, row)) = rows.get_mut(at) {
-            row.expires = row.expires.max(record.expires);
-            record.write(&mut row.records);
+            row.add(put);
         }
     }
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
 /// The puts of a row.
-pub(crate) fn records(mut bytes: &[u8]) -> Result<Vec<PutRecord>, BadRow> {
-    if !bytes.len().is_multiple_of(PutRecord::BYTES) {
-        return Err(BadRow);
-    }
-    let mut records = Vec::with_capacity(bytes.len() / PutRecord::BYTES);
+pub(crate) fn records(mut bytes: &[u8], expires: u64, how: Stored) -> Result<Vec<PutRecord>, BadRow> {
+    const PUT: usize = 16 + 8;
+    let mut records = Vec::with_capacity(bytes.len() / PUT);
     while bytes.has_remaining() {
-        let mailbox = bytes.get_i64();
-        let mut id = PutId::default();
-        bytes.copy_to_slice(&mut id);
-        records.push(PutRecord {
-            mailbox,
-            id,
-            content: bytes.get_u64(),
-            expires: bytes.get_u64(),
-            how: Stored::from_code(bytes.get_u8()).unwrap_or(Stored::Flushed),
-        });
+        let mailbox = bytes.try_get_i64().map_err(|_| BadRow)?;
+        let count = bytes.try_get_u32().map_err(|_| BadRow)?;
+        for _ in 0..count {
+            let mut id = PutId::default();
+            bytes.try_copy_to_slice(&mut id).map_err(|_| BadRow)?;
+            records.push(PutRecord {
+                mailbox,
+                id,
+                content: bytes.try_get_u64().map_err(|_| BadRow)?,
+                expires,
+                how,
+            });
+        }
     }
     Ok(records)
 }
@@ -245,7 +262,8 @@ mod tests {
         assert_eq!(apart(&row.heads, body(1023)), Err(BadRow));
         assert_eq!(apart(&row.heads, body(1025)), Err(BadRow));
         assert_eq!(heads(&row.heads[1..]), Err(BadRow));
-        assert_eq!(records(&[0; 40]), Err(BadRow));
+        assert_eq!(records(&[0; 11], 1, Stored::Flushed), Err(BadRow));
+        assert_eq!(records(&[1; 40], 1, Stored::Flushed), Err(BadRow));
     }
 
     #[test]
@@ -259,10 +277,19 @@ mod tests {
         };
         let puts = [put(1, 5000), put(2, 500_000), put(3, 5001)];
         let rows = puts_rows(puts.iter(), 0);
-        assert_eq!(rows.len(), 2);
-        assert_eq!(rows[0].expires, 5001);
-        assert_eq!(records(&rows[0].records).unwrap(), [puts[0], puts[2]]);
-        let many = vec![put(1, 5000); RECORDS + 1];
+        assert_eq!((rows.len(), rows[0].expires), (2, 5001));
+        let read = records(&rows[0].records, rows[0].expires, rows[0].how).unwrap();
+        assert_eq!(read, [put(1, 5001), put(3, 5001)]);
+        // One run of 24 bytes for each after the mailbox and the count.
+        assert_eq!(rows[0].records.len(), 12 + 2 * 24);
+        let other = PutRecord {
+            mailbox: 2,
+            ..put(4, 5000)
+        };
+        let mixed = puts_rows([put(1, 5000), other, put(5, 5000)].iter(), 0);
+        let read = records(&mixed[0].records, 5000, Stored::Acknowledged).unwrap();
+        assert_eq!(read, [put(1, 5000), other, put(5, 5000)]);
+        let many = vec![put(1, 5000); ROW_BYTES / 24 + 1];
         assert_eq!(puts_rows(many.iter(), 0).len(), 2);
     }
 }

@@ -105,8 +105,9 @@ pub(super) async fn add_bundles(connection: &mut SqliteConnection, rows: &[Bundl
 
 pub(super) async fn add_puts(connection: &mut SqliteConnection, rows: &[PutsRow]) -> Result<(), sqlx::Error> {
     for row in rows {
-        sqlx::query("INSERT INTO remembered (expires, records) VALUES (?, ?)")
+        sqlx::query("INSERT INTO remembered (expires, how, records) VALUES (?, ?, ?)")
             .bind(signed(row.expires))
+            .bind(i64::from(row.how.code()))
             .bind(row.records.as_slice())
             .execute(&mut *connection)
             .await?;

@@ -210,6 +210,34 @@ pub enum FrameError {
     },
 }
 
+impl Put {
+    /// Reads a frame that lies in somebody else's buffer, if it is a `put`: only its envelope is copied, into bytes of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`]; the relay closes with [`Close::Malformed`].
+    pub fn decode_borrowed(frame: &[u8]) -> Result<Option<Self>, FrameError> {
+        if frame.first() != Some(&kind::PUT) {
+            return Ok(None);
+        }
+        if frame.len() > FRAME_BYTES {
+            return Err(FrameError::TooLong { bytes: frame.len() });
+        }
+        let rest = frame.get(1..).unwrap_or_default();
+        let (id, rest) = rest.split_first_chunk().ok_or(FrameError::Short)?;
+        let (mailbox, rest) = rest.split_first_chunk().ok_or(FrameError::Short)?;
+        let (capability, rest) = rest.split_first_chunk().ok_or(FrameError::Short)?;
+        let (ttl_seconds, envelope) = rest.split_first_chunk().ok_or(FrameError::Short)?;
+        Ok(Some(Self {
+            id: *id,
+            mailbox: *mailbox,
+            capability: Capability::from_bytes(capability),
+            ttl_seconds: u32::from_be_bytes(*ttl_seconds),
+            envelope: Bytes::copy_from_slice(envelope),
+        }))
+    }
+}
+
 impl ClientFrame {
     /// Reads a frame that a client sent.
     ///
@@ -460,6 +488,8 @@ fn known<T>(field: &'static str, value: Option<T>) -> Result<T, FrameError> {
 /// The fields of a frame, taken from the front.
 struct Fields {
     bytes: Bytes,
+    /// How much of it is taken: splitting it for every field would cost more than all else.
+    taken: usize,
 }
 
 impl Fields {
@@ -467,13 +497,13 @@ impl Fields {
         if bytes.len() > FRAME_BYTES {
             return Err(FrameError::TooLong { bytes: bytes.len() });
         }
-        Ok(Self { bytes })
+        Ok(Self { bytes, taken: 0 })
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let array = *self.bytes.first_chunk().ok_or(FrameError::Short)?;
-        // Within the length, which was just checked.
-        drop(self.bytes.split_to(N));
+        let rest = self.bytes.get(self.taken..).unwrap_or_default();
+        let array = *rest.first_chunk().ok_or(FrameError::Short)?;
+        self.taken += N;
         Ok(array)
     }
 
@@ -497,12 +527,15 @@ impl Fields {
         self.array().map(CapabilityHash::from_bytes)
     }
 
+    /// What is left, a slice of the frame's own bytes.
     fn rest(&mut self) -> Bytes {
-        std::mem::take(&mut self.bytes)
+        let rest = self.bytes.split_off(self.taken);
+        self.taken = self.bytes.len();
+        rest
     }
 
     fn end<T>(self, frame: T) -> Result<T, FrameError> {
-        if self.bytes.is_empty() {
+        if self.taken == self.bytes.len() {
             Ok(frame)
         } else {
             Err(FrameError::LeftOver)

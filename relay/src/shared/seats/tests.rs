@@ -1,11 +1,12 @@
 //! Who reads a mailbox, and when a seat is given up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
 use super::*;
 use crate::memory::Memory;
-use crate::outbox::{Out, Outgoing, Taken, outbox};
+use crate::outbox::{Out, Outgoing, outbox};
 use crate::shared::job::Reader;
 
 const KEY: Key = [1; 32];
@@ -53,12 +54,9 @@ impl World {
     }
 
     fn said(&mut self) -> Vec<Out> {
-        let mut said = Vec::new();
-        let mut context = Context::from_waker(Waker::noop());
-        while let Taken::Out(out) = self.outgoing.take(&mut context) {
-            said.push(out);
-        }
-        said
+        let mut said = VecDeque::new();
+        self.outgoing.take(&mut said, &mut Context::from_waker(Waker::noop()));
+        said.into()
     }
 
     fn delivered(&mut self) -> Vec<u64> {
