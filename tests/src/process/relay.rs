@@ -127,14 +127,22 @@ impl Relay {
             let mut connection = SqliteConnection::connect_with(&options)
                 .await
                 .expect("the relay's store");
-            let envelopes: Vec<(i64, i64, i64)> =
-                sqlx::query_as("SELECT mailbox, sequence, length(body) FROM envelopes")
-                    .fetch_all(&mut connection)
-                    .await
-                    .expect("its envelopes");
+            let bundles: Vec<(i64, Vec<u8>, i64)> = sqlx::query_as(
+                "SELECT b.mailbox, b.heads, m.acknowledged FROM bundles b JOIN mailboxes m ON m.number = b.mailbox",
+            )
+            .fetch_all(&mut connection)
+            .await
+            .expect("its envelopes");
             connection.close().await.expect("it is only read");
-            let named = |(mailbox, sequence, length)| ((mailbox, sequence), length);
-            envelopes.into_iter().map(named).collect()
+            let waiting = bundles.iter().flat_map(|(mailbox, heads, acknowledged)| {
+                heads.as_chunks::<36>().0.iter().filter_map(move |head| {
+                    // Sequence first, length last.
+                    let sequence = i64::from_be_bytes(head[..8].try_into().ok()?);
+                    let length = i64::from(u32::from_be_bytes(head[32..].try_into().ok()?));
+                    (sequence > *acknowledged).then_some(((*mailbox, sequence), length))
+                })
+            });
+            waiting.collect()
         })
     }
 
