@@ -25,10 +25,16 @@ use wire::frame::{ClientFrame, Close, Done, Put, Reason, RelayFrame, Stored, VER
 use wire::login::{self, RelayName};
 use wire::mailbox::{Capability, MailboxKey};
 
+#[path = "relay/abuse.rs"]
+mod abuse;
 #[path = "relay/fairness.rs"]
 mod fairness;
+#[path = "relay/framing.rs"]
+mod framing;
 #[path = "relay/operated.rs"]
 mod operated;
+#[path = "relay/raw.rs"]
+mod raw;
 #[path = "relay/tls.rs"]
 mod tls;
 
