@@ -37,7 +37,7 @@ fn broken() -> Vec<(String, Vec<u8>, &'static [u16])> {
         for length in [Length::In64Bits(1 << 20), Length::In64Bits(1 << 40)] {
             add(
                 "the head of an endless control frame",
-                header(FIN | control, true, length),
+                head(FIN | control, length),
                 PROTOCOL,
             );
         }
@@ -59,8 +59,8 @@ fn broken() -> Vec<(String, Vec<u8>, &'static [u16])> {
     add("an unmasked continuation", late, PROTOCOL);
 
     for length in [1 << 63, u64::MAX] {
-        let head = header(FIN | BINARY, true, Length::In64Bits(length));
-        add("a length with its highest bit set", head, &[1002, 1009]);
+        let bytes = head(FIN | BINARY, Length::In64Bits(length));
+        add("a length with its highest bit set", bytes, &[1002, 1009]);
     }
 
     add("a close of one byte", frame(FIN | CLOSE, b"\x03"), PROTOCOL);
@@ -104,7 +104,7 @@ async fn a_frame_that_claims_too_much_is_refused_by_its_head_alone() {
     for opcode in [FIN | BINARY, BINARY] {
         for length in [4 * KIB + 1, 0x1_0000, 128 * KIB, 16 * KIB * KIB, 1 << 40, (1 << 63) - 1] {
             let (mut stranger, _) = Raw::stranger(world.address, &key(1)).await;
-            stranger.say(&header(opcode, true, Length::Fit(length))).await;
+            stranger.say(&head(opcode, Length::Fit(length))).await;
             // What a guest could send is held against the bytes that come, and against the deadline.
             let late = [1009, Close::TooSlow.code()];
             let codes = if length > 128 * KIB { TOO_LONG } else { &late };
@@ -112,7 +112,7 @@ async fn a_frame_that_claims_too_much_is_refused_by_its_head_alone() {
         }
         for length in [128 * KIB + 1, 16 * KIB * KIB, 1 << 40, (1 << 63) - 1] {
             let mut guest = Raw::guest(world.address, &key(1)).await;
-            guest.say(&header(opcode, true, Length::Fit(length))).await;
+            guest.say(&head(opcode, Length::Fit(length))).await;
             guest.is_closed(TOO_LONG, &format!("{length} bytes")).await;
         }
     }

@@ -25,7 +25,7 @@ pub(super) enum Length {
 }
 
 /// The beginning of a frame, up to the mask.
-pub(super) fn header(first: u8, masked: bool, length: Length) -> Vec<u8> {
+fn header(first: u8, masked: bool, length: Length) -> Vec<u8> {
     let bit = if masked { 0x80 } else { 0 };
     let mut bytes = vec![first];
     match length {
@@ -53,6 +53,11 @@ pub(super) fn masked(mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
         .zip(mask.iter().cycle())
         .map(|(byte, mask)| byte ^ mask)
         .collect()
+}
+
+/// All of a frame but what it carries.
+pub(super) fn head(first: u8, length: Length) -> Vec<u8> {
+    [header(first, true, length), MASK.to_vec()].concat()
 }
 
 /// A frame as a client sends it, with its mask.
