@@ -132,6 +132,7 @@ async fn suffer(fault: &Fault, names: &[String]) -> Result<&'static str, String>
     let store = folder.path().join("s/relay.db");
     let own = store.parent().unwrap().to_str().unwrap();
     let mut words = vec![
+        "-y".to_owned(),
         "-o".to_owned(),
         folder.path().join("trace").to_str().unwrap().to_owned(),
     ];
@@ -159,7 +160,7 @@ async fn suffer(fault: &Fault, names: &[String]) -> Result<&'static str, String>
     program.signal(Signal::TERM);
     let ending = program.end();
     let trace = std::fs::read_to_string(folder.path().join("trace")).unwrap_or_default();
-    let injected = trace.lines().find(|line| line.contains("(INJECTED)"));
+    let injected = injected(&trace);
     let happened = ending.is_kill() || injected.is_some();
     let outcome = match () {
         () if ending.is_kill() && fault.is_death() => "killed",
@@ -172,7 +173,7 @@ async fn suffer(fault: &Fault, names: &[String]) -> Result<&'static str, String>
     };
     // Whatever became of the data, nobody can know: only the end is right (abuse case H03). But of the folder SQLite doesn't ask
     // when it makes a journal; the relay does when the store is in its place.
-    let of_folder = injected.is_some_and(|line| line.contains(&format!("<{own}>)")));
+    let of_folder = injected.is_some_and(|line| line.contains(&format!("<{own}>")));
     let asked = fault.is_flush() && !fault.is_death() && !of_folder;
     if asked && happened && started.is_some() && !(by_itself || (whole && ending.is_refusal())) {
         return Err(format!("a flush failed and it went on: {}", ending.words));
@@ -181,6 +182,20 @@ async fn suffer(fault: &Fault, names: &[String]) -> Result<&'static str, String>
         return Ok("never promised anything, and doesn't start again");
     }
     Ok(if happened { outcome } else { MISSED })
+}
+
+/// The line with the arguments of the first call that was made to fail.
+fn injected(trace: &str) -> Option<&str> {
+    let mut before = trace.lines();
+    let failed = before.find(|line| line.contains("(INJECTED)"))?;
+    let (thread, words) = failed.split_once(' ')?;
+    if !words.contains(" resumed>") {
+        return Some(failed);
+    }
+    let unfinished = trace.lines().take_while(|line| *line != failed);
+    unfinished
+        .filter(|line| line.starts_with(thread) && line.contains("<unfinished"))
+        .last()
 }
 
 /// Abuse cases H01, H02 and H03.

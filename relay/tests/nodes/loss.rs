@@ -102,6 +102,7 @@ async fn whatever_packets_get_lost_nothing_else_is() {
             lost += place.namespace.lost();
             place.namespace.heal();
         }
+        all_lost += lost;
         match beside {
             "a node killed" => places[victim].node.resume(),
             "postgres crashed" => postgres.resume(),

@@ -221,6 +221,7 @@ pub(crate) fn rounds() -> u64 {
     given.unwrap_or(if std::env::var_os("CI").is_some() { 50 } else { 5 })
 }
 
+/// Abuse cases A18, H11 and H12.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_dies_nothing_is_lost_doubled_or_out_of_order() {
     let mut dice = Dice::thrown();

@@ -362,3 +362,52 @@ async fn after_a_restart_everybody_is_back_and_nobody_was_told_the_same_time() {
     let mut program = program;
     assert_eq!(program.child.wait().unwrap().code(), Some(0));
 }
+
+/// Abuse case H10: a clock that jumps ahead ends what it ends, and one that jumps back brings nothing of it again, neither to a
+/// relay that runs nor to one that is started anew.
+#[tokio::test]
+async fn a_clock_that_jumps_back_brings_nothing_again() {
+    let mut world = World::new().await;
+    let (mut owner, mut sender, mailbox) = world.pair().await;
+    let put = |id: u8, ttl_seconds: u32| Put {
+        ttl_seconds,
+        ..mailbox.put(id)
+    };
+    for (id, ttl_seconds) in [(1, 60), (2, 86_400), (3, 60), (4, 60)] {
+        sender.put_stored(put(id, ttl_seconds)).await;
+    }
+    assert_eq!(owner.read().await, (5, 4));
+    for id in 1..=4 {
+        assert_eq!(owner.delivery().await, (u64::from(id), id));
+    }
+    drop(owner);
+    // An hour ahead: of the four one is left, whoever asks.
+    world.wait(3600);
+    let mut owner = world.client(&mailbox.key).await;
+    assert_eq!(owner.read().await, (5, 1));
+    assert_eq!(owner.delivery().await, (2, 2));
+    drop(owner);
+    for jump in [3600, 7200, 1] {
+        world.clock.fetch_sub(jump * 1000, Ordering::Relaxed);
+        let mut owner = world.client(&mailbox.key).await;
+        assert_eq!(owner.read().await, (5, 1));
+        assert_eq!(owner.delivery().await, (2, 2));
+        drop(owner);
+        world = world.restart().await;
+        let mut owner = world.client(&mailbox.key).await;
+        assert_eq!(owner.read().await, (5, 1));
+        assert_eq!(owner.delivery().await, (2, 2));
+    }
+    // With an earlier time it goes on in order all the same.
+    let mut sender = world.client(&key(99)).await;
+    sender.put_stored(put(5, 60)).await;
+    let mut owner = world.client(&mailbox.key).await;
+    assert_eq!(owner.read().await, (6, 2));
+    assert_eq!((owner.delivery().await, owner.delivery().await), ((2, 2), (5, 5)));
+    owner.ack(5).await;
+    owner.settle().await;
+    world.clock.fetch_sub(3_600_000, Ordering::Relaxed);
+    let world = world.crash().await;
+    let mut owner = world.client(&mailbox.key).await;
+    assert_eq!(owner.read().await, (6, 0));
+}
