@@ -157,7 +157,7 @@ impl Promised {
 
     /// Starts the relay again, on a disk that is well, and holds it to everything. Says how it refused if it did, which it may
     /// only if it never promised anything.
-    pub(crate) async fn is_kept(mut self, store: &Path) -> Option<Ending> {
+    pub(crate) async fn holds(mut self, store: &Path) -> Option<Ending> {
         let program = Program::start(store, &[]);
         let Some(address) = program.address() else {
             let ending = program.end();

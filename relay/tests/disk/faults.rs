@@ -100,7 +100,7 @@ async fn watch() -> Seen {
     assert!(promised.allowed && promised.stored.len() == 6, "{promised:?}");
     program.signal(Signal::TERM);
     assert!(program.end().is_well());
-    promised.is_kept(&store).await;
+    promised.holds(&store).await;
     let store = store.parent().unwrap().to_str().unwrap();
     let mut seen = Seen {
         counts: BTreeMap::new(),
@@ -178,7 +178,7 @@ async fn suffer(fault: &Fault, names: &[String]) -> Result<&'static str, String>
     if asked && happened && started.is_some() && !(by_itself || (whole && ending.is_refusal())) {
         return Err(format!("a flush failed and it went on: {}", ending.words));
     }
-    if promised.is_kept(&store).await.is_some() {
+    if promised.holds(&store).await.is_some() {
         return Ok("never promised anything, and doesn't start again");
     }
     Ok(if happened { outcome } else { MISSED })

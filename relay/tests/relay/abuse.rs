@@ -62,7 +62,7 @@ async fn a_login_needs_a_signature_and_not_just_bytes_in_its_place() {
     for cut in [1, 35, 67, whole.len() - 1] {
         let (mut raw, login) = Raw::stranger(world.address, &own).await;
         raw.say(&frame(FIN | BINARY, &login.encode()[..cut])).await;
-        raw.is_closed(&[Close::Malformed.code()], "half a login").await;
+        raw.ends_with(&[Close::Malformed.code()], "half a login").await;
     }
 }
 
@@ -74,7 +74,7 @@ async fn nobody_is_more_than_the_owner_of_a_mailbox() {
         let (mut raw, login) = Raw::stranger(world.address, &key(2)).await;
         raw.say(&frame(FIN | BINARY, &[&login.encode()[..], claim].concat()))
             .await;
-        raw.is_closed(&[Close::Malformed.code()], "a login that claims more")
+        raw.ends_with(&[Close::Malformed.code()], "a login that claims more")
             .await;
     }
     let (mut owner, mut sender, mailbox) = world.pair().await;
@@ -95,7 +95,7 @@ async fn nobody_is_more_than_the_owner_of_a_mailbox() {
 
 /// Abuse case A11.
 #[tokio::test]
-async fn a_flood_of_pongs_is_cut_off_too_before_login_and_after() {
+async fn a_flood_of_pongs_ends_too_before_login_and_after() {
     let world = World::new().await;
     for opcode in [PING, PONG] {
         for before in [true, false] {
@@ -104,7 +104,7 @@ async fn a_flood_of_pongs_is_cut_off_too_before_login_and_after() {
                 false => Raw::guest(world.address, &key(1)).await,
             };
             raw.say(&frame(FIN | opcode, b"x").repeat(200)).await;
-            raw.is_closed(&[Close::TooMany.code(), 1008], "a flood").await;
+            raw.ends_with(&[Close::TooMany.code(), 1008], "a flood").await;
         }
     }
 }
@@ -173,7 +173,7 @@ async fn an_upgrade_that_isnt_one_is_refused_before_the_websocket() {
 /// Abuse case I05: who never reads is held up alone, costs a bounded queue, is cut off when it doesn't drain, and nothing that
 /// was stored is lost by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_never_reads_is_cut_off_and_the_next_gets_everything() {
+async fn a_reader_that_never_reads_ends_and_the_next_gets_everything() {
     const COUNT: u64 = 600;
     let world = World::set(|config| {
         config.stall_deadline = Duration::from_millis(500);
@@ -293,7 +293,7 @@ async fn a_burn_of_forged_logins_doesnt_hold_up_the_honest() {
                 let mut forged = login.encode().to_vec();
                 *forged.last_mut().unwrap() ^= 1;
                 raw.say(&frame(FIN | BINARY, &forged)).await;
-                raw.is_closed(&[Close::Login.code(), Close::TooMany.code()], "a forged login")
+                raw.ends_with(&[Close::Login.code(), Close::TooMany.code()], "a forged login")
                     .await;
             }))
             .await;
@@ -409,5 +409,7 @@ async fn a_clock_that_jumps_back_brings_nothing_again() {
     world.clock.fetch_sub(3_600_000, Ordering::Relaxed);
     let world = world.crash().await;
     let mut owner = world.client(&mailbox.key).await;
-    assert_eq!(owner.read().await, (6, 0));
+    // Killed, it may go on with a higher number.
+    let (next, waiting) = owner.read().await;
+    assert!(next >= 6 && waiting == 0, "{next}, {waiting}");
 }

@@ -87,10 +87,10 @@ async fn what_isnt_websocket_closes_with_the_code_that_says_so() {
     for (what, bytes, codes) in broken() {
         let (mut stranger, _) = Raw::stranger(world.address, &key(1)).await;
         stranger.say(&bytes).await;
-        stranger.is_closed(codes, &format!("{what}, before login")).await;
+        stranger.ends_with(codes, &format!("{what}, before login")).await;
         let mut guest = Raw::guest(world.address, &key(1)).await;
         guest.say(&bytes).await;
-        guest.is_closed(codes, &format!("{what}, after login")).await;
+        guest.ends_with(codes, &format!("{what}, after login")).await;
     }
     // And to everybody else nothing has happened.
     Raw::guest(world.address, &key(1)).await.works("all that").await;
@@ -108,12 +108,12 @@ async fn a_frame_that_claims_too_much_is_refused_by_its_head_alone() {
             // What a guest could send is held against the bytes that come, and against the deadline.
             let late = [1009, Close::TooSlow.code()];
             let codes = if length > 128 * KIB { TOO_LONG } else { &late };
-            stranger.is_closed(codes, &format!("{length} bytes")).await;
+            stranger.ends_with(codes, &format!("{length} bytes")).await;
         }
         for length in [128 * KIB + 1, 16 * KIB * KIB, 1 << 40, (1 << 63) - 1] {
             let mut guest = Raw::guest(world.address, &key(1)).await;
             guest.say(&head(opcode, Length::Fit(length))).await;
-            guest.is_closed(TOO_LONG, &format!("{length} bytes")).await;
+            guest.ends_with(TOO_LONG, &format!("{length} bytes")).await;
         }
     }
 }
@@ -132,7 +132,7 @@ async fn a_message_in_fragments_is_no_longer_than_one_in_one_piece() {
                 };
                 // Too long for an acknowledgement, at any length.
                 raw.say(&fragments(&vec![4; length], pieces).concat()).await;
-                raw.is_closed(codes, &format!("{length} bytes in {pieces} pieces"))
+                raw.ends_with(codes, &format!("{length} bytes in {pieces} pieces"))
                     .await;
             }
         }
@@ -168,14 +168,14 @@ async fn fragments_without_end_are_cut_off() {
                     break;
                 }
             }
-            raw.is_cut_off().await;
+            raw.ends().await;
         }
     }
 }
 
 impl Raw {
     /// The relay hangs up; what it says before may be lost on the way, as it is when there is unread data.
-    async fn is_cut_off(mut self) {
+    async fn ends(mut self) {
         loop {
             match self.next().await {
                 Heard::Frame(CLOSE, payload) => {

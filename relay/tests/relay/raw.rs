@@ -202,7 +202,7 @@ impl Raw {
     }
 
     /// The relay closes with one of these codes and hangs up.
-    pub(super) async fn is_closed(mut self, codes: &[u16], after: &str) {
+    pub(super) async fn ends_with(mut self, codes: &[u16], after: &str) {
         loop {
             match self.next().await {
                 Heard::Frame(CLOSE, payload) => {
