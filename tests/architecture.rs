@@ -18,9 +18,12 @@ fn files() -> Vec<String> {
             let entry = entry.unwrap();
             let path = folder.join(entry.file_name());
             let text = path.to_str().unwrap().to_owned();
+            // A file in a second working tree.
+            if text == ".git" {
+                continue;
+            }
             if entry.file_type().unwrap().is_dir() {
-                let made = text == ".git"
-                    || text == "target"
+                let made = text == "target"
                     || ["node_modules", "__pycache__", "seeds", "corpus"]
                         .iter()
                         .any(|made| path.ends_with(made))
@@ -422,4 +425,61 @@ fn the_bounds_on_the_page_are_those_of_the_code() {
         bound("proof file"),
         format!("{} MiB", approval::proof::PROOF_BYTES / KIB / KIB)
     );
+}
+
+/// Cases A, H and I of the abuse cases, as far as they are the relay's or what comes through it. Each of them must have a test that names it.
+const CASES: &[&str] = &[
+    "A01", "A02", "A03", "A04", "A05", "A06", "A07", "A09", "A10", "A11", "A12", "A13", "A14", "A15", "A16", "A17",
+    "A18", "H01", "H02", "H03", "H04", "H05", "H07", "H08", "H10", "H11", "H12", "H13", "I01", "I02", "I03", "I04",
+    "I05", "I06", "I07", "I08", "I10", "I12", "I13", "I14", "I15", "I16", "I17",
+];
+
+/// Those of the same sections that need no test of the relay, and why.
+const NOT_THE_RELAYS: &[(&str, &str)] = &[
+    (
+        "H14",
+        "the relay keeps no keys; it reads its certificate's and never writes it",
+    ),
+    ("I11", "the relay takes no text, so that there is nothing to normalise"),
+];
+
+/// The cases named in the comment of a test: on each line `Abuse case A03.` or `Abuse cases A03 and I01: why.`
+fn named(text: &str) -> BTreeSet<String> {
+    let (mut cases, mut found) = (BTreeSet::new(), BTreeSet::new());
+    for line in text.lines().map(str::trim) {
+        if let Some(comment) = line.strip_prefix("/// ") {
+            let words = comment
+                .split_once("Abuse case")
+                .map_or("", |(_, after)| after.split([':', '.']).next().unwrap_or_default());
+            let ids = words.split(|letter: char| !letter.is_ascii_alphanumeric());
+            cases.extend(
+                ids.filter(|id| id.len() == 3 && id.ends_with(|last: char| last.is_ascii_digit()))
+                    .map(str::to_owned),
+            );
+        } else if ["#[test]", "#[tokio::test"]
+            .iter()
+            .any(|attribute| line.starts_with(attribute))
+        {
+            found.append(&mut cases);
+        } else if !line.starts_with("#[") {
+            cases.clear();
+        }
+    }
+    found
+}
+
+#[test]
+fn every_case_of_abuse_of_the_relay_has_a_test_that_names_it() {
+    let comments = "/// Abuse cases A01 and A02: not A03.\n#[tokio::test]\nasync fn a() {}\n/// Abuse case A04.\nfn no_test() {}\n#[test]\nfn b() {}";
+    assert_eq!(named(comments), ["A01", "A02"].map(str::to_owned).into());
+    let found: BTreeSet<String> = sources().iter().flat_map(|(_, text)| named(text)).collect();
+    for case in CASES {
+        assert!(found.contains(*case), "abuse case {case} has no test that names it");
+    }
+    for (case, why) in NOT_THE_RELAYS {
+        assert!(
+            !CASES.contains(case) && !found.contains(*case) && why.len() > 20,
+            "{case}: {why}"
+        );
+    }
 }

@@ -322,6 +322,7 @@ async fn exactly_the_limit_of_output_is_allowed_and_one_byte_more_is_not() {
     );
 }
 
+/// Abuse case I14.
 #[tokio::test]
 async fn a_flood_is_stopped() {
     let mut flood = shell("while :; do echo flood; done");

@@ -4,8 +4,12 @@
 
 #[path = "nodes/client.rs"]
 mod client;
+#[path = "nodes/loss.rs"]
+mod loss;
 #[path = "nodes/mischief.rs"]
 mod mischief;
+#[path = "nodes/namespaces.rs"]
+mod namespaces;
 #[path = "nodes/servers.rs"]
 mod servers;
 #[path = "nodes/stories.rs"]

@@ -25,10 +25,16 @@ use wire::frame::{ClientFrame, Close, Done, Put, Reason, RelayFrame, Stored, VER
 use wire::login::{self, RelayName};
 use wire::mailbox::{Capability, MailboxKey};
 
+#[path = "relay/abuse.rs"]
+mod abuse;
 #[path = "relay/fairness.rs"]
 mod fairness;
+#[path = "relay/framing.rs"]
+mod framing;
 #[path = "relay/operated.rs"]
 mod operated;
+#[path = "relay/raw.rs"]
+mod raw;
 #[path = "relay/tls.rs"]
 mod tls;
 
@@ -327,6 +333,7 @@ fn answer(key: &MailboxKey, name: &RelayName, nonce: &[u8; 32]) -> ClientFrame {
 
 // Login
 
+/// Abuse case A04.
 #[tokio::test]
 async fn a_login_for_another_relays_name_is_refused() {
     let world = World::new().await;
@@ -353,6 +360,7 @@ async fn a_relay_with_names_accepts_those_and_not_its_address() {
     assert_eq!(client.closed().await, Close::Login.code());
 }
 
+/// Abuse case A03.
 #[tokio::test]
 async fn a_captured_login_is_worthless_on_another_connection() {
     let world = World::new().await;
@@ -387,6 +395,7 @@ async fn a_login_of_another_version_is_refused() {
     assert_eq!(client.closed().await, Close::Login.code());
 }
 
+/// Abuse case A01.
 #[tokio::test]
 async fn anything_else_before_login_closes() {
     let world = World::new().await;
@@ -404,6 +413,7 @@ async fn anything_else_before_login_closes() {
     }
 }
 
+/// Abuse cases A03 and I01.
 #[tokio::test]
 async fn whoever_doesnt_log_in_in_time_is_closed() {
     let world = World::with(|config| config.login_deadline = Duration::from_millis(20)).await;
@@ -412,6 +422,7 @@ async fn whoever_doesnt_log_in_in_time_is_closed() {
     assert_eq!(client.closed().await, Close::TooSlow.code());
 }
 
+/// Abuse case I01.
 #[tokio::test]
 async fn whoever_doesnt_finish_the_handshake_in_time_is_closed() {
     let world = World::with(|config| config.handshake_deadline = Duration::from_millis(20)).await;
@@ -440,6 +451,7 @@ async fn the_health_page_is_on_the_same_port() {
     assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
 }
 
+/// Abuse case I02.
 #[tokio::test]
 async fn what_isnt_a_websocket_request_is_answered_and_closed() {
     let world = World::new().await;
@@ -455,6 +467,7 @@ async fn what_isnt_a_websocket_request_is_answered_and_closed() {
     }
 }
 
+/// Abuse case A17.
 #[tokio::test]
 async fn a_browser_page_is_refused_before_the_upgrade() {
     let world = World::new().await;
@@ -468,6 +481,7 @@ async fn a_browser_page_is_refused_before_the_upgrade() {
     }
 }
 
+/// Abuse case I10.
 #[tokio::test]
 async fn compression_is_never_agreed_to() {
     let world = World::new().await;
@@ -500,6 +514,7 @@ async fn one_address_gets_only_so_many_connections() {
 
 // After login
 
+/// Abuse case A10.
 #[tokio::test]
 async fn broken_rules_after_login_close_with_their_code() {
     let world = World::new().await;
@@ -516,6 +531,7 @@ async fn broken_rules_after_login_close_with_their_code() {
     }
 }
 
+/// Abuse case A11.
 #[tokio::test]
 async fn a_flood_of_pings_is_cut_off() {
     let world = World::new().await;
@@ -588,6 +604,7 @@ async fn the_window_holds_64_and_moves_with_each_acknowledgement() {
     assert_eq!(owner.delivery().await, (66, 66));
 }
 
+/// Abuse case A09.
 #[tokio::test]
 async fn what_wasnt_acknowledged_is_delivered_to_the_next_reader() {
     let world = World::new().await;
@@ -608,6 +625,7 @@ async fn what_wasnt_acknowledged_is_delivered_to_the_next_reader() {
     assert_eq!(owner.delivery().await, (3, 3));
 }
 
+/// Abuse case A07.
 #[tokio::test]
 async fn a_newer_reader_displaces_the_older() {
     let world = World::new().await;
@@ -645,6 +663,7 @@ async fn acknowledging_what_was_never_sent_harms_nothing_to_come() {
 
 // Who may put
 
+/// Abuse case A06.
 #[tokio::test]
 async fn an_unknown_mailbox_and_a_wrong_capability_get_one_answer() {
     let world = World::new().await;
@@ -663,6 +682,7 @@ async fn an_unknown_mailbox_and_a_wrong_capability_get_one_answer() {
     ));
 }
 
+/// Abuse case A16.
 #[tokio::test]
 async fn a_revoked_capability_puts_nothing_more_and_what_it_put_stays() {
     let world = World::new().await;
@@ -682,6 +702,7 @@ async fn a_revoked_capability_puts_nothing_more_and_what_it_put_stays() {
     assert_eq!(owner.delivery().await, (1, 1));
 }
 
+/// Abuse case A06.
 #[tokio::test]
 async fn logging_in_and_reading_create_no_mailbox() {
     let world = World::new().await;
@@ -696,6 +717,7 @@ async fn logging_in_and_reading_create_no_mailbox() {
     assert_eq!(owner.delivery().await, (1, 1));
 }
 
+/// Abuse case I06.
 #[tokio::test]
 async fn quotas_hold_and_acknowledging_gives_them_back() {
     let world = World::new().await;
@@ -718,6 +740,7 @@ async fn quotas_hold_and_acknowledging_gives_them_back() {
     sender.put_stored(mailbox.put(4)).await;
 }
 
+/// Abuse case I06.
 #[tokio::test]
 async fn one_capability_doesnt_use_up_anothers_quota() {
     let world = World::new().await;
@@ -749,6 +772,7 @@ async fn the_257th_capability_closes_the_connection() {
     assert_eq!(owner.closed().await, Close::TooMany.code());
 }
 
+/// Abuse case I07.
 #[tokio::test]
 async fn a_full_relay_takes_no_more_mailboxes() {
     let world = World::with(|config| config.max_mailboxes = 1).await;
@@ -772,6 +796,7 @@ async fn a_full_relay_is_busy() {
     assert_eq!(sender.put_refused(mailbox.put(2)).await, Reason::Busy);
 }
 
+/// Abuse case A13.
 #[tokio::test]
 async fn a_wrong_length_and_a_wrong_ttl_are_refused() {
     let world = World::new().await;
@@ -1050,6 +1075,7 @@ async fn stored_says_whether_the_reader_was_first() {
 
 // Ttl and closing
 
+/// Abuse case H10.
 #[tokio::test]
 async fn an_envelope_past_its_ttl_is_deleted_unread_and_leaves_a_gap() {
     let world = World::new().await;
@@ -1141,6 +1167,7 @@ impl Program {
     }
 }
 
+/// Abuse case H01.
 #[tokio::test]
 async fn a_killed_program_keeps_every_stored_envelope_and_a_terminated_one_exits_with_0() {
     let folder = tempfile::tempdir().unwrap();
@@ -1265,6 +1292,7 @@ async fn two_relays_on_one_store_are_refused() {
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
 }
 
+/// Abuse case H05.
 #[tokio::test]
 async fn a_truncated_store_is_refused() {
     let (_folder, path) = used_store().await;
@@ -1277,6 +1305,7 @@ async fn a_truncated_store_is_refused() {
     open(path).await.unwrap();
 }
 
+/// Abuse case H05.
 #[tokio::test]
 async fn a_store_with_a_page_of_rubbish_is_refused() {
     let (_folder, path) = used_store().await;
@@ -1286,6 +1315,7 @@ async fn a_store_with_a_page_of_rubbish_is_refused() {
     assert_damaged(&path).await;
 }
 
+/// Abuse case H05.
 #[tokio::test]
 async fn a_foreign_file_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -1302,6 +1332,7 @@ async fn a_foreign_file_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), foreign);
 }
 
+/// Abuse case H05.
 #[tokio::test]
 async fn a_newer_store_is_refused() {
     let (_folder, path) = used_store().await;
@@ -1312,6 +1343,7 @@ async fn a_newer_store_is_refused() {
     assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
 }
 
+/// Abuse case H07.
 #[tokio::test]
 async fn a_vanished_store_whose_log_is_left_isnt_replaced() {
     let folder = tempfile::tempdir().unwrap();

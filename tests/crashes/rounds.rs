@@ -108,6 +108,7 @@ fn survive(victim: Victim) -> Reckoning {
     reckoning
 }
 
+/// Abuse case H01.
 #[test]
 fn a_relay_that_dies_at_any_moment_loses_nothing() {
     survive(Victim::Relay);
@@ -118,6 +119,7 @@ fn a_gate_that_dies_at_any_moment_runs_nothing_twice() {
     survive(Victim::Gate);
 }
 
+/// Abuse cases A09 and H01.
 #[test]
 fn an_admin_who_dies_at_any_moment_decides_all_the_same() {
     let reckoning = survive(Victim::Admin);

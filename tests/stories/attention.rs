@@ -118,6 +118,7 @@ async fn a_user_has_so_many_open() {
     world.requests_for(world.wants(&["echo", "6"])).await;
 }
 
+/// Abuse cases I12 and I17.
 #[tokio::test]
 async fn an_agent_asks_so_often_in_a_minute() {
     let (world, [_alice]) = bounded(Attention { minute: 3, ..loose() }).await;

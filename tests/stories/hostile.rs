@@ -35,6 +35,7 @@ async fn what_it_keeps_back_ends_by_expiring() {
     world.is_sound().await;
 }
 
+/// Abuse case A15.
 #[tokio::test]
 async fn its_lie_that_a_decision_is_stored_is_healed_by_saying_it_again() {
     let (world, [alice]) = World::with(["alice"], 1).await;
@@ -221,6 +222,7 @@ async fn envelopes_in_another_order_lead_to_the_same() {
     world.is_sound().await;
 }
 
+/// Abuse case A14.
 #[tokio::test]
 async fn envelopes_put_into_the_wrong_mailbox_cant_be_opened_there() {
     let (world, [alice, bob]) = World::with(["alice", "bob"], 2).await;

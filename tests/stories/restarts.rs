@@ -65,6 +65,7 @@ async fn a_member_who_restarts_goes_on_where_it_was() {
     world.is_sound().await;
 }
 
+/// Abuse case A09.
 #[tokio::test]
 async fn a_member_whose_power_is_cut_after_signing_says_it_again() {
     let (world, [alice]) = World::with(["alice"], 1).await;

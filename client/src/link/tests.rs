@@ -144,6 +144,7 @@ async fn a_login_is_signed_for_the_name_that_was_dialled() {
     assert_eq!(mailbox, key.id());
 }
 
+/// Abuse case A12.
 #[tokio::test]
 async fn a_relay_that_offers_no_version_of_ours_is_left() {
     assert!(matches!(

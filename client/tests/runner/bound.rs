@@ -321,6 +321,7 @@ fn the_gate_marks_what_it_sees() {
     assert_eq!(marks(&command(own, &[])), [Mark::Setuid, Mark::Writable]);
 }
 
+/// Abuse case I13.
 #[tokio::test]
 async fn memory_beyond_the_limit_is_not_given() {
     let mut hog = shell("x=a; while :; do x=$x$x; done");

@@ -4,9 +4,9 @@
 //! The seed is printed; `COUNTERSIGN_NODE_SEED` repeats it and `COUNTERSIGN_NODE_ROUNDS` says how many rounds there are.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,10 +28,23 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const PROGRESS: u64 = 5;
 
 /// SplitMix64: enough for mischief.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    /// From the seed in the environment, or a new one; says which.
+    pub(crate) fn thrown() -> Self {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let seed = std::env::var("COUNTERSIGN_NODE_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or(u64::try_from(now.as_nanos() % 1_000_000_007).unwrap());
+        eprintln!("seed {seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -41,15 +54,16 @@ impl Dice {
 }
 
 /// A wire to the database that can go dead: nothing passes and nobody is told.
-struct Wire {
-    port: u16,
+pub(crate) struct Wire {
+    pub(crate) port: u16,
     dead: watch::Sender<bool>,
     _task: JoinSet<()>,
 }
 
 impl Wire {
-    async fn lay(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// From any port of this address to that port of this machine.
+    pub(crate) async fn lay(at: Ipv4Addr, to: u16) -> Self {
+        let listener = TcpListener::bind((at, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (dead, state) = watch::channel(false);
         let mut task = JoinSet::new();
@@ -101,10 +115,17 @@ struct Tally {
     enough: AtomicBool,
     /// How many each sender sent in the end, to be read.
     total: [AtomicU64; MAILBOXES as usize],
-    addresses: [SocketAddr; 3],
+    /// The nodes that there are by now.
+    addresses: Mutex<Vec<SocketAddr>>,
 }
 
 impl Tally {
+    /// Any of the nodes.
+    fn node(&self, dice: &mut Dice) -> SocketAddr {
+        let addresses = self.addresses.lock().unwrap();
+        addresses[usize::try_from(dice.roll(addresses.len() as u64)).unwrap()]
+    }
+
     fn everybody(&self) -> Vec<u64> {
         let sent = self.sent.iter().flatten();
         sent.chain(&self.read)
@@ -125,7 +146,7 @@ async fn send(tally: Arc<Tally>, mailbox: u8, sender: u8, mut dice: Dice) {
         let words = [&[sender][..], &count.to_be_bytes()].concat();
         loop {
             if client.is_none() {
-                let node = tally.addresses[usize::try_from(dice.roll(3)).unwrap()];
+                let node = tally.node(&mut dice);
                 client = Client::login(node, 100 + mailbox * SENDERS + sender).await.ok();
                 client = client.map(|client| client.patient(Duration::from_secs(5)));
             }
@@ -163,7 +184,7 @@ async fn read(tally: Arc<Tally>, mailbox: u8, mut dice: Dice, done: watch::Recei
         if *done.borrow() && inbox.len() as u64 >= total {
             return inbox;
         }
-        let node = tally.addresses[usize::try_from(dice.roll(3)).unwrap()];
+        let node = tally.node(&mut dice);
         let Ok(client) = Client::login(node, mailbox + 1).await else {
             sleep(Duration::from_millis(50)).await;
             continue;
@@ -193,51 +214,24 @@ async fn read(tally: Arc<Tally>, mailbox: u8, mut dice: Dice, done: watch::Recei
     }
 }
 
-fn rounds() -> u64 {
+pub(crate) fn rounds() -> u64 {
     let given = std::env::var("COUNTERSIGN_NODE_ROUNDS")
         .ok()
         .and_then(|rounds| rounds.parse().ok());
     given.unwrap_or(if std::env::var_os("CI").is_some() { 50 } else { 5 })
 }
 
+/// Abuse cases A18, H11 and H12.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_dies_nothing_is_lost_doubled_or_out_of_order() {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    let seed = std::env::var("COUNTERSIGN_NODE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or(u64::try_from(now.as_nanos() % 1_000_000_007).unwrap());
-    eprintln!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::thrown();
 
     let (mut postgres, mut nats) = (Postgres::start(), Nats::start());
-    let wire = Wire::lay(postgres.port()).await;
+    let wire = Wire::lay(Ipv4Addr::LOCALHOST, postgres.port()).await;
     let node = |port: u16| Node::start(url(port), &["--bus", &nats.url()]);
     let mut nodes = [node(wire.port), node(postgres.port()), node(postgres.port())];
-    for mailbox in 0..MAILBOXES {
-        let mut owner = Client::login(nodes[1].address(), mailbox + 1).await.unwrap();
-        owner.allow(mailbox + 1, 10_000).await.unwrap();
-    }
-    let tally = Arc::new(Tally {
-        sent: Default::default(),
-        read: Default::default(),
-        enough: AtomicBool::new(false),
-        total: Default::default(),
-        addresses: [nodes[0].address(), nodes[1].address(), nodes[2].address()],
-    });
-    let (done, is_done) = watch::channel(false);
-    let (mut senders, mut readers) = (JoinSet::new(), JoinSet::new());
-    for mailbox in 0..MAILBOXES {
-        for sender in 0..SENDERS {
-            senders.spawn(send(Arc::clone(&tally), mailbox, sender, Dice(dice.roll(u64::MAX))));
-        }
-        let reader = read(Arc::clone(&tally), mailbox, Dice(dice.roll(u64::MAX)), is_done.clone());
-        readers.spawn(async move { (mailbox, reader.await) });
-    }
-
-    go_on(&tally, "nothing").await;
+    let traffic = Traffic::begin(nodes.iter().map(Node::address).collect(), &mut dice).await;
+    traffic.goes_on("nothing").await;
     for round in 0..rounds() {
         let victim = usize::try_from(dice.roll(3)).unwrap();
         let pause = Duration::from_millis(dice.roll(2500));
@@ -283,23 +277,83 @@ async fn whatever_dies_nothing_is_lost_doubled_or_out_of_order() {
                 "everything at once"
             }
         };
-        let took = go_on(&tally, mischief).await;
+        let took = traffic.goes_on(mischief).await;
         eprintln!("round {round}: {mischief} for {pause:?}, all go on after {took:?}");
     }
 
-    tally.enough.store(true, Ordering::Relaxed);
-    let ended = timeout(RECOVERY, async {
-        while senders.join_next().await.is_some_and(|ended| ended.is_ok()) {}
-    });
-    ended.await.expect("a sender hangs");
-    done.send(true).unwrap();
-    let ended = timeout(RECOVERY * 2, async {
-        while let Some(reader) = readers.join_next().await {
-            let (mailbox, inbox) = reader.unwrap();
-            judge(&inbox, &tally.sent[usize::from(mailbox)]);
+    traffic.end().await;
+}
+
+/// Senders and readers of all mailboxes, at work until they are told to end.
+pub(crate) struct Traffic {
+    tally: Arc<Tally>,
+    done: watch::Sender<bool>,
+    senders: JoinSet<()>,
+    readers: JoinSet<(u8, BTreeMap<u64, Vec<u8>>)>,
+}
+
+impl Traffic {
+    pub(crate) async fn begin(nodes: Vec<SocketAddr>, dice: &mut Dice) -> Self {
+        for mailbox in 0..MAILBOXES {
+            let mut owner = Client::login(nodes[1], mailbox + 1).await.unwrap();
+            owner.allow(mailbox + 1, 10_000).await.unwrap();
         }
-    });
-    ended.await.expect("a reader doesn't get everything");
+        let tally = Arc::new(Tally {
+            sent: Default::default(),
+            read: Default::default(),
+            enough: AtomicBool::new(false),
+            total: Default::default(),
+            addresses: Mutex::new(nodes),
+        });
+        let (done, is_done) = watch::channel(false);
+        let (mut senders, mut readers) = (JoinSet::new(), JoinSet::new());
+        for mailbox in 0..MAILBOXES {
+            for sender in 0..SENDERS {
+                senders.spawn(send(Arc::clone(&tally), mailbox, sender, Dice(dice.roll(u64::MAX))));
+            }
+            let reader = read(Arc::clone(&tally), mailbox, Dice(dice.roll(u64::MAX)), is_done.clone());
+            readers.spawn(async move { (mailbox, reader.await) });
+        }
+        Self {
+            tally,
+            done,
+            senders,
+            readers,
+        }
+    }
+
+    /// One more node to go to.
+    pub(crate) fn add(&self, node: SocketAddr) {
+        self.tally.addresses.lock().unwrap().push(node);
+    }
+
+    /// Waits until everybody has got something done since; says how long that took.
+    pub(crate) async fn goes_on(&self, after: &str) -> Duration {
+        go_on(&self.tally, after).await
+    }
+
+    /// Lets everybody finish, and holds what was read against what was sent.
+    pub(crate) async fn end(self) {
+        let Self {
+            tally,
+            done,
+            mut senders,
+            mut readers,
+        } = self;
+        tally.enough.store(true, Ordering::Relaxed);
+        let ended = timeout(RECOVERY, async {
+            while senders.join_next().await.is_some_and(|ended| ended.is_ok()) {}
+        });
+        ended.await.expect("a sender hangs");
+        done.send(true).unwrap();
+        let ended = timeout(RECOVERY * 2, async {
+            while let Some(reader) = readers.join_next().await {
+                let (mailbox, inbox) = reader.unwrap();
+                judge(&inbox, &tally.sent[usize::from(mailbox)]);
+            }
+        });
+        ended.await.expect("a reader doesn't get everything");
+    }
 }
 
 /// Waits until everybody has got something done since; says how long that took.

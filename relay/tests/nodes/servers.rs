@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
+
+use crate::namespaces::Namespace;
 
 /// How long a server may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -171,7 +173,17 @@ impl Postgres {
 
 /// The address of the database behind this port.
 pub(crate) fn url(port: u16) -> String {
-    format!("postgres://relay@127.0.0.1:{port}/postgres?sslmode=disable")
+    database(Ipv4Addr::LOCALHOST, port)
+}
+
+/// The address of the database behind this port of an address.
+pub(crate) fn database(at: Ipv4Addr, port: u16) -> String {
+    format!("postgres://relay@{at}:{port}/postgres?sslmode=disable")
+}
+
+/// The address of the NATS server behind this port of an address.
+pub(crate) fn bus(at: Ipv4Addr, port: u16) -> String {
+    format!("nats://relay:se%3Acret@{at}:{port}")
 }
 
 /// PostgreSQL doesn't run as root.
@@ -246,8 +258,12 @@ impl Nats {
         wait_for_port(self.port, "nats-server");
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
-        format!("nats://relay:se%3Acret@127.0.0.1:{}", self.port)
+        bus(Ipv4Addr::LOCALHOST, self.port)
     }
 }
 
@@ -260,6 +276,8 @@ pub(crate) fn relay() -> Command {
 
 /// One node.
 pub(crate) struct Node {
+    /// In which network namespace it is, if not in ours.
+    namespace: Option<String>,
     arguments: Vec<String>,
     address: SocketAddr,
     process: Option<Process>,
@@ -270,9 +288,21 @@ impl Node {
     pub(crate) fn start<S: AsRef<OsStr>>(store: S, arguments: &[&str]) -> Self {
         let mut all = vec!["--store".to_owned(), store.as_ref().to_string_lossy().into_owned()];
         all.extend(arguments.iter().map(ToString::to_string));
+        Self::begin(None, Ipv4Addr::LOCALHOST, all)
+    }
+
+    /// In a network namespace, at its own address there.
+    pub(crate) fn start_in(namespace: &Namespace, store: &str, arguments: &[&str]) -> Self {
+        let mut all = vec!["--store".to_owned(), store.to_owned()];
+        all.extend(arguments.iter().map(ToString::to_string));
+        Self::begin(Some(namespace.name().to_owned()), namespace.inside(), all)
+    }
+
+    fn begin(namespace: Option<String>, at: Ipv4Addr, arguments: Vec<String>) -> Self {
         let mut node = Self {
-            arguments: all,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            namespace,
+            arguments,
+            address: SocketAddr::from((at, 0)),
             process: None,
         };
         node.resume();
@@ -283,7 +313,17 @@ impl Node {
     pub(crate) fn resume(&mut self) {
         let end = Instant::now() + START;
         loop {
-            let mut child = relay()
+            let mut command = match &self.namespace {
+                None => relay(),
+                // It becomes the relay, under the same number.
+                Some(namespace) => {
+                    let mut command = Command::new("ip");
+                    command.args(["netns", "exec", namespace]).arg(relay().get_program());
+                    command.env_remove("COUNTERSIGN_RELAY_STORE").stdin(Stdio::null());
+                    command
+                }
+            };
+            let mut child = command
                 .args(&self.arguments)
                 .args(["--listen", &self.address.to_string(), "--log-level", "error"])
                 .stdout(Stdio::piped())

@@ -96,6 +96,7 @@ async fn what_one_node_takes_another_delivers_by_a_hint() {
     assert_eq!(reader.next().await.unwrap(), RelayFrame::Displaced);
 }
 
+/// Abuse cases A07, A18 and H12.
 #[tokio::test]
 async fn without_a_bus_polling_finds_it_and_the_newest_reader_wins_on_whichever_node() {
     let world = World::without_a_bus();
@@ -117,6 +118,7 @@ async fn without_a_bus_polling_finds_it_and_the_newest_reader_wins_on_whichever_
     assert_eq!(delivered(&mut third).await, (2, 2));
 }
 
+/// Abuse cases A18 and H11.
 #[tokio::test]
 async fn a_put_counts_once_whichever_nodes_hear_it_and_however_they_end() {
     let mut world = World::without_a_bus();
@@ -150,6 +152,7 @@ async fn a_put_counts_once_whichever_nodes_hear_it_and_however_they_end() {
     assert_eq!(world.postgres.ask("SELECT count(*) FROM envelopes").unwrap(), "0");
 }
 
+/// Abuse cases A16 and I06.
 #[tokio::test]
 async fn a_quota_and_a_revocation_hold_on_every_node() {
     let world = World::without_a_bus();
@@ -227,6 +230,7 @@ async fn an_envelope_past_its_ttl_is_swept_by_one_node_and_leaves_a_gap() {
     assert_eq!(delivered(&mut owner).await, (2, 2));
 }
 
+/// Abuse case H11.
 #[tokio::test]
 async fn a_node_whose_database_is_away_says_so_and_recovers_by_itself() {
     let mut world = World::without_a_bus();

@@ -12,6 +12,7 @@ async fn strict(change: impl FnOnce(&mut Config)) -> World {
     .await
 }
 
+/// Abuse case I08.
 #[tokio::test]
 async fn after_too_many_failed_logins_none_is_looked_at() {
     let world = strict(|config| config.failed_logins_per_address = 3).await;
@@ -41,6 +42,7 @@ async fn an_address_that_logs_in_well_is_never_throttled_for_it() {
     }
 }
 
+/// Abuse case I07.
 #[tokio::test]
 async fn an_address_opens_only_so_many_mailboxes_at_once() {
     let world = strict(|config| config.new_mailboxes_per_address = 2).await;
@@ -167,6 +169,7 @@ async fn a_relay_at_its_ceiling_is_busy_until_memory_is_given_back() {
     .await;
 }
 
+/// Abuse case I01.
 #[tokio::test]
 async fn five_hundred_slow_sockets_dont_hurt_an_honest_client() {
     let world = World::set(|config| {

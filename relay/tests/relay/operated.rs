@@ -203,6 +203,7 @@ impl Service {
     }
 }
 
+/// Abuse case I16.
 #[tokio::test]
 async fn a_relay_out_of_descriptors_serves_whom_it_has_and_goes_on_when_it_can() {
     let mut service = Service::start(|_| ());

@@ -336,6 +336,7 @@ mod tests {
         }
     }
 
+    /// Abuse case A13.
     #[test]
     fn unknown_kinds_and_codes_are_refused() {
         assert_eq!(Message::decode(&[0]), Err(MessageError::Malformed));
