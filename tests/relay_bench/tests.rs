@@ -6,12 +6,13 @@ use std::time::Duration;
 use countersign_relay::{Config, Relay, Store};
 use tempfile::TempDir;
 
+use crate::away::Away;
 use crate::bounds::{Bound, Verdict};
 use crate::crowd::{storm, weigh};
 use crate::floor::in_process;
 use crate::report::{Report, Row};
 use crate::server::{Kind, Server};
-use crate::works::{Away, Done, Span, exchange, stream};
+use crate::works::{Done, Span, exchange, stream};
 
 const SPAN: Span = Span {
     warm: Duration::ZERO,
@@ -61,7 +62,7 @@ async fn every_work_runs_to_its_end_on_ours_and_on_the_floor() {
     assert_eq!((enqueued.messages, drained.messages), (200, 200));
     let (_, crowd) = weigh(&ours, 64).await.expect("a crowd");
     storm(&ours, crowd).await.expect("all are back");
-    let text = report.sheet(Vec::new()).text();
+    let text = table::sheet(&report, Vec::new()).text();
     assert!(
         text.contains("countersign-relay, CPU") && text.contains("bare forwarder, CPU"),
         "{text}"
