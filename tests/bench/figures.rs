@@ -66,18 +66,16 @@ impl Sheet {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.machine {
-            let _ = writeln!(text, "{name:<12} {value}");
+            let _ = writeln!(text, "{name:<20} {value}");
         }
         for (title, figures) in &self.parts {
             let _ = writeln!(text, "\n{title}");
-            for Figure {
-                name,
-                value,
-                unit,
-                note,
-            } in figures
-            {
-                let line = format!("  {name:<46} {:>11} {unit:<10} {note}", short(*value));
+            let widest = |width: fn(&Figure) -> usize| figures.iter().map(width).max().unwrap_or(0);
+            let names = widest(|figure| figure.name.chars().count()).max(46);
+            let units = widest(|figure| figure.unit.chars().count()).max(10);
+            for figure in figures {
+                let Figure { name, unit, note, .. } = figure;
+                let line = format!("  {name:<names$} {:>11} {unit:<units$} {note}", short(figure.value));
                 let _ = writeln!(text, "{}", line.trim_end());
             }
         }

@@ -41,7 +41,7 @@ pub struct Chart {
     unit: &'static str,
     bars: Vec<Bar>,
     /// What is to be reached: where on the scale, and in words.
-    line: Option<(f64, String)>,
+    lines: Vec<(f64, String)>,
 }
 
 impl Chart {
@@ -51,7 +51,7 @@ impl Chart {
             about: about.into(),
             unit,
             bars: Vec::new(),
-            line: None,
+            lines: Vec::new(),
         }
     }
 
@@ -64,46 +64,49 @@ impl Chart {
     }
 
     pub fn line(&mut self, value: f64, words: impl Into<String>) {
-        self.line = Some((value, words.into()));
+        self.lines.push((value, words.into()));
     }
 
     fn height(&self) -> usize {
-        HEAD + self.bars.len() * STEP + if self.line.is_some() { FOOT } else { FOOT / 2 }
+        HEAD + self.bars.len() * STEP + self.lines.len() * LINE + FOOT
     }
 
     fn draw(&self, x: usize, y: usize, out: &mut String) {
         text(out, x, y + 14, "title", &self.title);
         text(out, x, y + 30, "about", &self.about);
         let most = self.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
-        let most = self.line.as_ref().map_or(most, |(value, _)| most.max(*value));
+        let most = self.lines.iter().map(|(value, _)| *value).fold(most, f64::max);
         let scale = |value: f64| if most > 0.0 { value / most * BARS as f64 } else { 0.0 };
         let (start, top) = (x + NAMES, y + HEAD);
         for (at, bar) in self.bars.iter().enumerate() {
-            let (edge, middle) = (top + at * STEP, top + at * STEP + 12);
-            let width = scale(bar.value);
-            text(out, x, middle, "name", &bar.name);
+            let edge = top + at * STEP;
+            let (width, class) = (scale(bar.value).max(1.0), bar.hue.class());
+            text(out, x, edge + 12, "name", &bar.name);
             let _ = writeln!(
                 out,
-                "<rect x=\"{start}\" y=\"{edge}\" width=\"{:.1}\" height=\"16\" rx=\"2\" class=\"{}\"/>",
-                width.max(1.0),
-                bar.hue.class()
-            );
-            let _ = writeln!(
-                out,
-                "<text x=\"{:.1}\" y=\"{middle}\" class=\"value\">{} {}</text>",
-                start as f64 + width + 6.0,
-                thousands(bar.value),
-                self.unit
+                "<rect x=\"{start}\" y=\"{edge}\" width=\"{width:.1}\" height=\"16\" rx=\"2\" class=\"{class}\"/>"
             );
         }
-        if let Some((value, words)) = &self.line {
-            let (at, end) = (start as f64 + scale(*value), top + self.bars.len() * STEP);
+        let end = top + self.bars.len() * STEP;
+        for (number, (value, words)) in self.lines.iter().enumerate() {
+            let (at, above) = (start as f64 + scale(*value), top - 4);
             let _ = writeln!(
                 out,
-                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{end}\" class=\"goal\"/>",
-                top - 4
+                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{above}\" y2=\"{end}\" class=\"goal\"/>"
             );
-            text(out, start, end + 12, "reach", &format!("┆ {words}"));
+            text(out, start, end + 12 + number * LINE, "reach", &format!("┆ {words}"));
+        }
+        for (at, bar) in self.bars.iter().enumerate() {
+            let value = format!("{} {}", thousands(bar.value), self.unit);
+            let mut beside = scale(bar.value) + 7.0;
+            // Not under a line.
+            for (line, _) in &self.lines {
+                let line = scale(*line);
+                if (beside - 2.0..beside + LETTER * value.chars().count() as f64).contains(&line) {
+                    beside = line + 6.0;
+                }
+            }
+            text(out, start + beside as usize, top + at * STEP + 12, "value", &value);
         }
     }
 }
@@ -118,10 +121,11 @@ const BARS: usize = 180;
 /// Above the bars, from bar to bar, below them.
 const HEAD: usize = 42;
 const STEP: usize = 20;
-const FOOT: usize = 44;
-/// Of the lines at the end.
+const FOOT: usize = 30;
+/// From line to line of small letters, how many go on one, and how wide the larger are.
 const LINE: usize = 16;
 const LETTERS: usize = 150;
+const LETTER: f64 = 7.0;
 
 const STYLE: &str = "\
 .page{fill:#fff}.title{fill:#1f2328;font-size:14px;font-weight:600}.about,.foot{fill:#59636e;font-size:11px}\
@@ -174,8 +178,8 @@ fn text(out: &mut String, x: usize, y: usize, class: &str, words: &str) {
 }
 
 /// Large numbers in groups of three digits.
-fn thousands(value: f64) -> String {
-    if value < 10_000.0 {
+pub fn thousands(value: f64) -> String {
+    if value < 1000.0 {
         return short(value);
     }
     let digits = format!("{value:.0}");

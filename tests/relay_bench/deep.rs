@@ -68,9 +68,7 @@ pub async fn deep(server: &mut Server, work: Deep) -> Result<Depth> {
     let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / more as f64;
     let (memory, disk) = (each(server.memory()? * 1024, memory), each(server.kept()?, disk));
     let deep = mailbox.prices(server, work).await?;
-    let began = Instant::now();
-    server.again()?;
-    let start = began.elapsed();
+    let start = server.again()?;
     // It answers, and knows what waits.
     let waits = OurLine::log_in(&server.door, &mailbox.key)
         .await?

@@ -23,8 +23,8 @@ use crate::works::pair;
 /// How often an honest client says something.
 const HONEST_EVERY: Duration = Duration::from_millis(200);
 
-/// Clients that put what they may not, and clients that send frames which are too long.
-const RUDE: usize = 8;
+/// Clients that send frames which are too long.
+const LOUD: usize = 8;
 
 /// Longer than this it isn't waited for the rude to be through.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -38,8 +38,9 @@ pub struct Flood {
     pub slow: usize,
     /// Frames that announce 16 MiB.
     pub huge: u64,
-    /// Puts with a capability that nobody gave.
+    /// Puts with a capability that nobody gave, and from how many clients: the relay soon reads each of them more slowly.
     pub junk: u64,
+    pub junkers: usize,
     /// How long it takes at least.
     pub least: Duration,
 }
@@ -141,8 +142,8 @@ impl Rude {
                 tokio::select! {
                     () = until(&stopped) => {}
                     _ = join_all((0..flood.slow).map(|_| dawdle(&door))) => {}
-                    _ = join_all((0..RUDE).map(|_| over_and_over(|| junk_puts(&door, &counted.junk)))) => {}
-                    _ = join_all((0..RUDE).map(|_| over_and_over(|| async {
+                    _ = join_all((0..flood.junkers).map(|_| over_and_over(|| junk_puts(&door, &counted.junk)))) => {}
+                    _ = join_all((0..LOUD).map(|_| over_and_over(|| async {
                         if enough() {
                             sleep(REST).await;
                             return Ok(());

@@ -116,7 +116,7 @@ const SHORT: Load = Load {
     pairs: 16,
     window: 16,
     singles: 64,
-    left: 1000,
+    left: 2000,
     crowd: 2000,
     strangers: 2000,
     deep: Deep {
@@ -131,6 +131,7 @@ const SHORT: Load = Load {
         slow: 500,
         huge: 50,
         junk: 20_000,
+        junkers: 32,
         least: Duration::from_secs(3),
     },
 };
@@ -157,6 +158,7 @@ const LONG: Load = Load {
         slow: 5000,
         huge: 1000,
         junk: 1_000_000,
+        junkers: 200,
         least: Duration::from_secs(15),
     },
     ..SHORT

@@ -1,5 +1,5 @@
-//! Speaking with the peers in their own protocols: nats-server (core: nothing is kept or acknowledged; JetStream: one stream on disk for
-//! each reader, each message acknowledged), mosquitto (QoS 0, and QoS 1
+//! Speaking with the peers in their own protocols: nats-server (core: nothing is kept or acknowledged; JetStream: one
+//! stream on disk, as its makers advise, with a subject for each reader, each message acknowledged), mosquitto (QoS 0, and QoS 1
 //! with sessions that last) and redis-server (streams, each group of commands flushed before it is answered).
 
 use std::str;
@@ -61,33 +61,32 @@ fn nats<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Result<Option<(&'a [u8], usiz
     Ok(Some((&[], length, Heard::Other)))
 }
 
-/// A client of nats-server that appends to a stream of JetStream.
+/// A client of nats-server that appends to the stream which holds all readers' messages, each reader's under a subject of its own.
 pub struct JetStream {
     head: String,
 }
 
 impl JetStream {
-    pub fn new(stream: &str) -> Self {
+    pub fn new(to: &str) -> Self {
         Self {
-            head: format!("PUB {stream} told.{stream} {PAYLOAD}\r\n"),
+            head: format!("PUB kept.{to} told.{to} {PAYLOAD}\r\n"),
         }
     }
 
-    /// Makes the stream. The answer counts as the first acknowledgement.
-    pub fn hello(stream: &str) -> Vec<u8> {
-        let settings = format!(
-            r#"{{"name":"{stream}","subjects":["{stream}"],"storage":"file","retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"num_replicas":1}}"#
-        );
+    /// Makes the stream, if it isn't there yet. The answer counts as the first acknowledgement.
+    pub fn hello(to: &str) -> Vec<u8> {
+        const SETTINGS: &str = r#"{"name":"kept","subjects":["kept.>"],"storage":"file","retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"num_replicas":1}"#;
+        let length = SETTINGS.len();
         format!(
-            "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\nSUB told.{stream} 1\r\n\
-             PUB $JS.API.STREAM.CREATE.{stream} told.{stream} {}\r\n{settings}\r\n",
-            settings.len()
+            "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\nSUB told.{to} 1\r\n\
+             PUB $JS.API.STREAM.CREATE.kept told.{to} {length}\r\n{SETTINGS}\r\n"
         )
         .into_bytes()
     }
 
-    pub fn forget(stream: &str) -> Vec<u8> {
-        format!("PUB $JS.API.STREAM.DELETE.{stream} told.{stream} 0\r\n\r\n").into_bytes()
+    /// Empties the stream.
+    pub fn forget(to: &str) -> Vec<u8> {
+        format!("PUB $JS.API.STREAM.PURGE.kept told.{to} 0\r\n\r\n").into_bytes()
     }
 }
 

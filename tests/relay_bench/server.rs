@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -149,15 +149,16 @@ impl Server {
             .context("an address")
     }
 
-    /// Stops it as a service manager does and starts it on what it keeps.
-    pub fn again(&mut self) -> Result<()> {
+    /// Stops it as a service manager does and starts it on what it keeps. How long the start takes.
+    pub fn again(&mut self) -> Result<Duration> {
         let process = self.process.as_mut().context("a process")?;
         // It may have ended by itself.
         let _ = kill_process(Pid::from_child(&process.running.0), Signal::TERM);
         process.running.0.wait()?;
+        let began = Instant::now();
         process.running = spawn(&mut process.command, process.folder.path())?;
         self.door.address = self.told()?;
-        Ok(())
+        Ok(began.elapsed())
     }
 
     fn pid(&self) -> u32 {

@@ -6,7 +6,7 @@ use crate::crowd::Stranger;
 use crate::deep::{Depth, Prices};
 use crate::figures::{Sheet, ms, percentile, spread, us};
 use crate::flood::Felt;
-use crate::picture::{Chart, Hue};
+use crate::picture::{Chart, Hue, thousands};
 use crate::report::{Price, Report, Row, memory, p50, p99, price, put, stranger, take};
 use crate::server::Kind;
 use crate::start::SETTINGS;
@@ -69,6 +69,10 @@ pub fn sheet(report: &Report, machine: Vec<(String, String)>) -> Sheet {
             ),
         ),
         ("noise", report.noise()),
+        (
+            "spoken",
+            "ours and the floor over websocket, the others their own protocols over plain TCP".to_owned(),
+        ),
         ("our settings", SETTINGS.to_owned()),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
@@ -92,6 +96,16 @@ pub fn sheet(report: &Report, machine: Vec<(String, String)>) -> Sheet {
         let back = format!("{} clients back after", storm.clients);
         sheet.put(back, storm.time.as_secs_f64(), "s", verdict.words());
         sheet.put("server CPU for each", us(storm.cpu), "us", "handshake, login and read");
+        let clients = thousands(storm.clients as f64);
+        let mut chart = Chart::new(
+            format!("reconnect storm: {clients} clients at once"),
+            "until all are logged in and reading; less is better",
+            "s",
+        );
+        chart.bar("countersign", storm.time.as_secs_f64(), Hue::Own);
+        let most = bounds::STORM.goal / 1e3 * storm.clients as f64;
+        chart.line(most, format!("to reach: at most {most:.0} s"));
+        sheet.draw(chart);
     }
     if let Some(felt) = &report.felt {
         flooded(felt, &mut sheet);
@@ -102,9 +116,9 @@ pub fn sheet(report: &Report, machine: Vec<(String, String)>) -> Sheet {
 fn messages(report: &Report, row: Row, sheet: &mut Sheet) {
     let (title, about) = names(row);
     let (show, unit): (Price, _) = match row {
-        Row::PingPong => (p50, "us"),
+        Row::PingPong => (p50, "µs"),
         Row::Enqueue => (Round::rate, "/s"),
-        _ => (Round::cpu_us, "us"),
+        _ => (Round::cpu_us, "µs"),
     };
     let mut chart = Chart::new(title, about, unit);
     sheet.part(title);
@@ -115,10 +129,10 @@ fn messages(report: &Report, row: Row, sheet: &mut Sheet) {
     for verdict in report.verdicts_of(row) {
         sheet.put(verdict.bound.name, verdict.median, verdict.bound.unit, verdict.words());
     }
-    // Where its line is on this chart's scale, the first verdict's.
-    if let Some(verdict) = report.verdicts_of(row).first() {
-        let ours = report.median(row, Kind::Ours, show);
-        if verdict.bound.name != bounds::ENQUEUE_ALONE.name || verdict.bound.least {
+    let ours = report.median(row, Kind::Ours, show);
+    for verdict in report.verdicts_of(row) {
+        // Where it is on this chart's scale; a price isn't on one of rates.
+        if verdict.bound.least == (row == Row::Enqueue) {
             chart.line(ours / verdict.median * verdict.bound.goal, reach(verdict.bound));
         }
     }
@@ -186,14 +200,15 @@ fn weights(report: &Report, sheet: &mut Sheet) {
 }
 
 fn depths(shallow: u64, deep: u64, depth: &Depth, sheet: &mut Sheet) {
-    let title = format!("one mailbox that holds {shallow}, and {deep}");
+    let levels = [shallow, deep].map(|level| thousands(level as f64));
+    let title = format!("one mailbox that holds {}, and {}", levels[0], levels[1]);
     sheet.part(title.clone());
-    let mut chart = Chart::new(title, CPU, "us");
+    let mut chart = Chart::new(title, CPU, "µs");
     for (works, verdict, name) in [
         (prices(|prices| &prices.put, depth), put(depth), "put"),
         (prices(|prices| &prices.take, depth), take(depth), "delivery, ack"),
     ] {
-        for (level, value, hue) in [(shallow, works.0, Hue::Kin), (deep, works.1, Hue::Own)] {
+        for (level, value, hue) in [(&levels[0], works.0, Hue::Kin), (&levels[1], works.1, Hue::Own)] {
             sheet.put(format!("{name} at {level}, CPU"), value, "us", "");
             chart.bar(format!("{name} at {level}"), value, hue);
         }
@@ -209,10 +224,10 @@ fn depths(shallow: u64, deep: u64, depth: &Depth, sheet: &mut Sheet) {
         "of 1024 in an envelope",
     );
     sheet.put(
-        "from stop to serving again",
+        "start, until it serves",
         ms(depth.start),
         "ms",
-        format!("with {deep} waiting"),
+        format!("with {} waiting", levels[1]),
     );
     chart.line(
         bounds::DEEP_TAKE.goal * prices(|prices| &prices.take, depth).0,
