@@ -55,6 +55,8 @@ pub struct Felt {
     pub junk: u64,
     pub huge: u64,
     pub took: Duration,
+    /// Processor time of the server meanwhile.
+    pub cpu: Duration,
 }
 
 /// Honest pairs that say something now and then, first alone, then in the flood.
@@ -68,10 +70,10 @@ pub async fn flood(server: &Server, flood: Flood) -> Result<Felt> {
     let rude = Rude::set_on(&server.door, flood);
     // Until it is in full swing.
     sleep(REST).await;
-    let began = Instant::now();
+    let (cpu, began) = (server.spent()?, Instant::now());
     let over = |since| since >= PATIENCE || since >= flood.least && rude.is_through();
     let flooded = converse(&mut honest, over).await?;
-    let took = began.elapsed();
+    let (took, cpu) = (began.elapsed(), server.spent()? - cpu);
     let memory = server.peak()?;
     Ok(Felt {
         quiet,
@@ -80,6 +82,7 @@ pub async fn flood(server: &Server, flood: Flood) -> Result<Felt> {
         junk: rude.sent.junk.load(Ordering::Relaxed),
         huge: rude.sent.huge.load(Ordering::Relaxed),
         took,
+        cpu,
     })
 }
 

