@@ -319,6 +319,7 @@ async fn messages(load: &Load, server: &Server, report: &mut Report) -> Result<(
 /// What is about many sockets, each with a fresh server.
 async fn crowds(load: &Load, programs: &Programs, peers: bool, report: &mut Report) -> Result<()> {
     let ours = started(programs, Kind::Ours)?;
+    report.fresh = Some(ours.memory()?);
     let (weight, crowd) = weigh(&ours, load.crowd).await?;
     report.weights.push((Kind::Ours, weight));
     let (time, cpu) = storm(&ours, crowd).await?;

@@ -43,6 +43,8 @@ pub struct Report {
     rounds: BTreeMap<(Row, Kind), Vec<Round>>,
     /// A flush of this disk, in each round.
     pub flushes: Vec<Duration>,
+    /// KiB of ours, just started.
+    pub fresh: Option<u64>,
     /// KiB for each idle socket.
     pub weights: Vec<(Kind, f64)>,
     pub strangers: Vec<(Stranger, f64)>,

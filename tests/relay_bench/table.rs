@@ -198,6 +198,14 @@ fn weights(report: &Report, sheet: &mut Sheet) {
         );
         chart.bar(format!("countersign, {name}"), *kib, Hue::Kin);
     }
+    if let Some(fresh) = report.fresh {
+        sheet.put(
+            "countersign-relay, just started",
+            fresh as f64 / 1024.0,
+            "MiB",
+            "all of it",
+        );
+    }
     chart.line(bounds::IDLE.goal, reach(&bounds::IDLE));
     sheet.draw(chart);
 }
