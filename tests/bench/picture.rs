@@ -94,7 +94,8 @@ impl Chart {
                 out,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{above}\" y2=\"{end}\" class=\"goal\"/>"
             );
-            text(out, start, end + 12 + number * LINE, "reach", &format!("┆ {words}"));
+            let words = format!("┆ {words}: {} {}", thousands(*value), self.unit);
+            text(out, x, end + 12 + number * LINE, "reach", &words);
         }
         for (at, bar) in self.bars.iter().enumerate() {
             let value = format!("{} {}", thousands(bar.value), self.unit);

@@ -28,8 +28,8 @@ pub struct Away {
 enum Absent {
     Ours(MailboxKey),
     Mosquitto(String),
-    /// Not at all: what was put is forgotten by saying this.
-    Never(Vec<u8>),
+    /// Not at all: what was put is forgotten by saying this, if not when the server ends.
+    Never(Option<Vec<u8>>),
 }
 
 impl Away {
@@ -58,14 +58,14 @@ impl Away {
                     (sender, Absent::Mosquitto(name))
                 }
                 Kind::Redis => {
-                    let forget = Redis::forget(&name);
+                    let forget = Some(Redis::forget(&name));
                     (dial(server, Redis::new(&name)).await?, Absent::Never(forget))
                 }
                 Kind::JetStream | Kind::JetStreamAlways => {
                     let mut sender = dial(server, JetStream::new(&name)).await?;
                     sender.out = JetStream::hello(&name);
                     sender.heard().await?;
-                    (sender, Absent::Never(JetStream::forget(&name)))
+                    (sender, Absent::Never(None))
                 }
                 Kind::Floor | Kind::Nats => bail!("{} keeps nothing", server.kind.name()),
             };
@@ -157,7 +157,7 @@ impl Away {
     /// Frees the disk of what nobody comes back for.
     pub async fn forget(mut self) -> Result<()> {
         for (sender, reader) in self.senders.iter_mut().zip(&self.readers) {
-            if let Absent::Never(forget) = reader {
+            if let Absent::Never(Some(forget)) = reader {
                 sender.out.extend(forget);
                 sender.flush().await?;
                 sender.next().await?;

@@ -227,7 +227,8 @@ async fn measure(load: &Load, programs: &Programs, wish: &Wish) -> Result<Report
         if wish.has("messages") {
             say(&format!("round {} of {}", round + 1, load.rounds));
             for server in &servers {
-                messages(load, server, &mut report).await?;
+                let measured = messages(load, server, &mut report).await;
+                measured.with_context(|| server.kind.name())?;
             }
         }
     }

@@ -83,11 +83,6 @@ impl JetStream {
         )
         .into_bytes()
     }
-
-    /// Empties the stream.
-    pub fn forget(to: &str) -> Vec<u8> {
-        format!("PUB $JS.API.STREAM.PURGE.kept told.{to} 0\r\n\r\n").into_bytes()
-    }
 }
 
 impl Dialect for JetStream {

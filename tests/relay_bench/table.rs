@@ -104,7 +104,7 @@ pub fn sheet(report: &Report, machine: Vec<(String, String)>) -> Sheet {
         );
         chart.bar("countersign", storm.time.as_secs_f64(), Hue::Own);
         let most = bounds::STORM.goal / 1e3 * storm.clients as f64;
-        chart.line(most, format!("to reach: at most {most:.0} s"));
+        chart.line(most, "to reach, at most");
         sheet.draw(chart);
     }
     if let Some(felt) = &report.felt {
@@ -144,7 +144,7 @@ fn messages(report: &Report, row: Row, sheet: &mut Sheet) {
 
 fn reach(bound: &Bound) -> String {
     let side = if bound.least { "at least" } else { "at most" };
-    format!("to reach: {side} {} {}", bound.goal, bound.unit)
+    format!("to reach, {side} {} {}", bound.goal, bound.unit)
 }
 
 fn lines(report: &Report, row: Row, kind: Kind, sheet: &mut Sheet) {
@@ -206,7 +206,7 @@ fn weights(report: &Report, sheet: &mut Sheet) {
             "all of it",
         );
     }
-    chart.line(bounds::IDLE.goal, reach(&bounds::IDLE));
+    chart.line(bounds::IDLE.goal, "to reach, at most");
     sheet.draw(chart);
 }
 
@@ -242,7 +242,7 @@ fn depths(shallow: u64, deep: u64, depth: &Depth, sheet: &mut Sheet) {
     );
     chart.line(
         bounds::DEEP_TAKE.goal * prices(|prices| &prices.take, depth).0,
-        "to reach: delivery at most 1.2 x the nearly empty",
+        "to reach, delivery at most 1.2 x the nearly empty",
     );
     sheet.draw(chart);
 }
@@ -279,6 +279,6 @@ fn flooded(felt: &Felt, sheet: &mut Sheet) {
     sheet.put("it took", felt.took.as_secs_f64(), "s", "");
     let busy = 100.0 * felt.cpu.as_secs_f64() / felt.took.as_secs_f64();
     sheet.put("server CPU meanwhile", busy, "% of a core", "");
-    chart.line(bounds::FLOOD.goal, reach(&bounds::FLOOD));
+    chart.line(bounds::FLOOD.goal, "to reach, at most");
     sheet.draw(chart);
 }
