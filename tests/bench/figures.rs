@@ -1,9 +1,11 @@
-//! Numbers with their units, as a table for people, as JSON, and as a picture of simple bars. Not here: where they come from.
+//! Numbers with their units, as a table for people and as JSON. Not here: where they come from, and how they are drawn (`picture`).
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::json;
+
+use crate::picture::{self, Chart, Hue};
 
 /// One number.
 struct Figure {
@@ -12,13 +14,6 @@ struct Figure {
     unit: &'static str,
     /// What must be known to read it.
     note: String,
-}
-
-/// Bars that are to be compared with each other.
-struct Chart {
-    title: String,
-    unit: &'static str,
-    bars: Vec<(String, f64)>,
 }
 
 /// Everything measured in a run.
@@ -54,29 +49,33 @@ impl Sheet {
         }
     }
 
+    /// Draws numbers of our own.
     pub fn chart(&mut self, title: impl Into<String>, unit: &'static str, bars: Vec<(String, f64)>) {
-        self.charts.push(Chart {
-            title: title.into(),
-            unit,
-            bars,
-        });
+        let mut chart = Chart::new(title, "", unit);
+        for (name, value) in bars {
+            let floor = name.starts_with("bare ") || name.contains("floor");
+            chart.bar(name, value, if floor { Hue::Floor } else { Hue::Own });
+        }
+        self.draw(chart);
+    }
+
+    pub fn draw(&mut self, chart: Chart) {
+        self.charts.push(chart);
     }
 
     pub fn text(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.machine {
-            let _ = writeln!(text, "{name:<12} {value}");
+            let _ = writeln!(text, "{name:<20} {value}");
         }
         for (title, figures) in &self.parts {
             let _ = writeln!(text, "\n{title}");
-            for Figure {
-                name,
-                value,
-                unit,
-                note,
-            } in figures
-            {
-                let line = format!("  {name:<46} {:>11} {unit:<10} {note}", short(*value));
+            let widest = |width: fn(&Figure) -> usize| figures.iter().map(width).max().unwrap_or(0);
+            let names = widest(|figure| figure.name.chars().count()).max(46);
+            let units = widest(|figure| figure.unit.chars().count()).max(10);
+            for figure in figures {
+                let Figure { name, unit, note, .. } = figure;
+                let line = format!("  {name:<names$} {:>11} {unit:<units$} {note}", short(figure.value));
                 let _ = writeln!(text, "{}", line.trim_end());
             }
         }
@@ -100,68 +99,13 @@ impl Sheet {
         format!("{}\n", json!({"v": 1, "machine": machine, "parts": parts}))
     }
 
-    /// Horizontal bars, each chart on a scale of its own, with the number beside each bar.
     pub fn svg(&self) -> String {
-        const BAR: usize = 22;
-        let mut body = String::new();
-        let mut y = 30;
-        for Chart { title, unit, bars } in &self.charts {
-            let most = bars.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-            let _ = writeln!(
-                body,
-                "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{}</text>",
-                plain(title)
-            );
-            y += 12;
-            for (name, value) in bars {
-                let width = if most > 0.0 { value / most * 330.0 } else { 0.0 };
-                let middle = y + 14;
-                let _ = writeln!(
-                    body,
-                    "<text x=\"290\" y=\"{middle}\" text-anchor=\"end\">{}</text>",
-                    plain(name)
-                );
-                let _ = writeln!(
-                    body,
-                    "<rect x=\"300\" y=\"{}\" width=\"{width:.1}\" height=\"16\" fill=\"#4a7a9c\"/>",
-                    y + 2
-                );
-                let _ = writeln!(
-                    body,
-                    "<text x=\"{:.1}\" y=\"{middle}\">{} {unit}</text>",
-                    306.0 + width,
-                    short(*value)
-                );
-                y += BAR;
-            }
-            y += 30;
-        }
-        let machine = self
-            .machine
-            .iter()
-            .take(3)
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let _ = writeln!(
-            body,
-            "<text x=\"10\" y=\"{y}\" fill=\"#666\">{}</text>",
-            plain(&machine)
-        );
-        let height = y + 15;
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-             <rect width=\"760\" height=\"{height}\" fill=\"#fff\"/>\n{body}</svg>\n"
-        )
+        picture::draw(&self.charts, &self.machine)
     }
 }
 
-fn plain(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
 /// Three digits that matter.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     match value.abs() {
         large if large >= 100.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),

@@ -1,35 +1,26 @@
-//! Crowds of sockets: what they weigh at rest, how they come back all at once, and what honest ones feel beside rude ones.
+//! Crowds of sockets: what they weigh at rest, logged in or not yet, and how they come back all at once.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
-use futures_util::future::{join_all, try_join_all};
+use anyhow::{Result, bail};
+use futures_util::future::try_join_all;
 use rand_core::OsRng;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use wire::mailbox::{Capability, MailboxKey};
+use tokio::time::sleep;
+use wire::mailbox::MailboxKey;
 
-use crate::line::{Line, PAYLOAD};
-use crate::ours::{Address, OurLine};
+use crate::door::{Door, Stream};
+use crate::floor::Bare;
+use crate::line::Line;
+use crate::ours::OurLine;
 use crate::server::{Kind, Server};
-use crate::works::pair;
+use crate::works::{dial, pair};
 
 /// How many come at once when they needn't hurry.
-const ABREAST: usize = 64;
+pub const ABREAST: usize = 64;
 
 /// How long a crowd rests before it is weighed.
-const REST: Duration = Duration::from_millis(500);
-
-/// How often an honest client says something.
-const HONEST_EVERY: Duration = Duration::from_millis(200);
-
-/// Clients that put what they may not, and clients that send frames which are too long.
-const RUDE: usize = 8;
+pub const REST: Duration = Duration::from_millis(500);
 
 /// A crowd that is there.
 pub struct Crowd {
@@ -57,21 +48,16 @@ async fn gather(server: &Server, sockets: usize) -> Result<Crowd> {
         keys: Vec::new(),
     };
     while crowd.lines.len() < sockets {
-        match server.kind {
-            Kind::Ours => {
-                let keys: Vec<_> = (0..ABREAST).map(|_| MailboxKey::generate(&mut OsRng)).collect();
-                crowd
-                    .lines
-                    .extend(try_join_all(keys.iter().map(|key| come(server.address, key))).await?);
-                crowd.keys.extend(keys);
-            }
-            Kind::Redis => return Err(anyhow!("redis-server has no crowd here")),
-            _ => crowd.lines.extend(
-                try_join_all((0..ABREAST / 2).map(|_| pair(server, false)))
-                    .await?
-                    .into_iter()
-                    .flatten(),
-            ),
+        if server.kind.is_ours() {
+            let keys: Vec<_> = (0..ABREAST).map(|_| MailboxKey::generate(&mut OsRng)).collect();
+            let coming = keys.iter().map(|key| come(&server.door, key));
+            crowd.lines.extend(try_join_all(coming).await?);
+            crowd.keys.extend(keys);
+        } else if server.kind == Kind::Redis {
+            bail!("redis-server has no crowd here");
+        } else {
+            let pairs = try_join_all((0..ABREAST / 2).map(|_| pair(server, false))).await?;
+            crowd.lines.extend(pairs.into_iter().flatten());
         }
     }
     for line in &mut crowd.lines {
@@ -80,8 +66,8 @@ async fn gather(server: &Server, sockets: usize) -> Result<Crowd> {
     Ok(crowd)
 }
 
-async fn come(server: SocketAddr, key: &MailboxKey) -> Result<Line> {
-    let mut line = OurLine::log_in(server, key).await?;
+async fn come(door: &Door, key: &MailboxKey) -> Result<Line> {
+    let mut line = OurLine::log_in(door, key).await?;
     line.read_mailbox().await?;
     Ok(line.into_dyn())
 }
@@ -94,8 +80,8 @@ pub async fn storm(server: &Server, crowd: Crowd) -> Result<(Duration, Duration)
     let count = u32::try_from(keys.len())?;
     let mut tasks = JoinSet::new();
     for key in keys {
-        let server = server.address;
-        tasks.spawn(async move { come(server, &key).await });
+        let door = server.door.clone();
+        tasks.spawn(async move { come(&door, &key).await });
     }
     let mut back = Vec::new();
     while let Some(line) = tasks.join_next().await {
@@ -104,174 +90,48 @@ pub async fn storm(server: &Server, crowd: Crowd) -> Result<(Duration, Duration)
     Ok((began.elapsed(), (server.spent()? - cpu) / count))
 }
 
-/// What honest clients felt, and what it took.
-pub struct Felt {
-    pub quiet: Vec<Duration>,
-    pub flooded: Vec<Duration>,
-    /// The most memory of the server meanwhile, in KiB.
-    pub memory: u64,
-    /// Puts refused.
-    pub junk: u64,
+/// How far those come who never log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// They connect and say nothing.
+    Connected,
+    /// They make a websocket of it and leave the challenge unanswered.
+    Upgraded,
 }
 
-/// Honest pairs that say something now and then, first alone, then beside slow sockets, junk and frames too long.
-pub async fn flood(server: &Server, pairs: usize, slow: usize, each: Duration) -> Result<Felt> {
-    let mut honest = Vec::new();
-    while honest.len() < pairs {
-        let more = ABREAST.min(pairs - honest.len());
-        honest.extend(try_join_all((0..more).map(|_| pair(server, false))).await?);
-    }
-    let quiet = converse(&mut honest, each).await?;
-    let rude = Rude::set_on(server.address, slow);
-    // Until it is in full swing.
+/// One of them, there as long as it is kept.
+#[expect(dead_code, reason = "kept open, never spoken to")]
+enum Silent {
+    Connected(Stream),
+    Upgraded(Line),
+}
+
+/// What a stranger takes of our memory, in KiB. They must all be there before the first is thrown out.
+pub async fn weigh_strangers(server: &Server, strangers: usize, how: Stranger) -> Result<f64> {
+    drop(silent(server, ABREAST, how).await?);
     sleep(REST).await;
-    let flooded = converse(&mut honest, each).await;
-    let memory = server.memory()?;
-    let junk = rude.call_off();
-    Ok(Felt {
-        quiet,
-        flooded: flooded?,
-        memory,
-        junk,
-    })
+    let before = server.memory()?;
+    let there = silent(server, strangers, how).await?;
+    sleep(REST).await;
+    let each = server.memory()?.saturating_sub(before) as f64 / there.len() as f64;
+    Ok(each)
 }
 
-/// How long each answer took, there and back.
-async fn converse(honest: &mut [[Line; 2]], each: Duration) -> Result<Vec<Duration>> {
-    let count = u32::try_from(honest.len())?;
-    let talks = honest.iter_mut().zip(0u32..).map(|(ends, number)| async move {
-        // Not all at the same moment.
-        sleep(HONEST_EVERY * number / count).await;
-        let (began, mut times) = (Instant::now(), Vec::new());
-        while began.elapsed() < each {
-            times.push(say_and_answer(ends).await?);
-            sleep(HONEST_EVERY).await;
-        }
-        anyhow::Ok(times)
-    });
-    Ok(try_join_all(talks).await?.concat())
-}
-
-async fn say_and_answer(ends: &mut [Line; 2]) -> Result<Duration> {
-    let began = Instant::now();
-    for (from, to) in [(0, 1), (1, 0)] {
-        ends[from].say();
-        ends[from].flush().await?;
-        while ends[to].heard().await?.delivered == 0 {}
-    }
-    let took = began.elapsed();
-    // The acknowledgement of the answer, which the next question would have taken along.
-    ends[0].flush().await?;
-    Ok(took)
-}
-
-/// The rude, on a thread of their own: their load isn't to be taken for the server's slowness.
-struct Rude {
-    stop: Arc<AtomicBool>,
-    junk: Arc<AtomicU64>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Rude {
-    fn set_on(server: SocketAddr, slow: usize) -> Self {
-        let (stop, junk) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&junk));
-        let thread = std::thread::spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-                return;
-            };
-            runtime.block_on(async {
-                tokio::select! {
-                    () = until(&stopped) => {}
-                    _ = join_all((0..slow).map(|_| dawdle(server))) => {}
-                    _ = join_all((0..RUDE).map(|_| over_and_over(|| junk_puts(server, &counted)))) => {}
-                    _ = join_all((0..RUDE).map(|_| over_and_over(|| too_long(server)))) => {}
+async fn silent(server: &Server, count: usize, how: Stranger) -> Result<Vec<Silent>> {
+    let mut there = Vec::new();
+    while there.len() < count {
+        let more = (0..ABREAST).map(|_| async move {
+            Ok::<_, anyhow::Error>(match how {
+                Stranger::Connected => Silent::Connected(server.door.open().await?),
+                Stranger::Upgraded => {
+                    let mut line = dial(server, Bare).await?;
+                    line.upgrade("/").await?;
+                    line.rest();
+                    Silent::Upgraded(line)
                 }
-            });
+            })
         });
-        Self {
-            stop,
-            junk,
-            thread: Some(thread),
-        }
+        there.extend(try_join_all(more).await?);
     }
-
-    fn call_off(mut self) -> u64 {
-        self.end();
-        self.junk.load(Ordering::Relaxed)
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // What it did is over either way.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Rude {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-async fn until(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Being thrown out is part of it.
-async fn over_and_over<F: Future<Output = Result<()>>>(rudeness: impl Fn() -> F) {
-    loop {
-        let _ = rudeness().await;
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// A request that never ends, a byte at a time.
-async fn dawdle(server: SocketAddr) {
-    over_and_over(|| async move {
-        let mut stream = TcpStream::connect(server).await?;
-        for byte in b"GET / HTTP/1.1\r\n" {
-            stream.write_all(&[*byte]).await?;
-            sleep(Duration::from_millis(500)).await;
-        }
-        Ok(())
-    })
-    .await;
-}
-
-/// Puts with a capability that nobody gave.
-async fn junk_puts(server: SocketAddr, refused: &AtomicU64) -> Result<()> {
-    let key = MailboxKey::generate(&mut OsRng);
-    let mut line = OurLine::log_in(server, &key).await?;
-    line.dialect.aim(&Address {
-        mailbox: *key.id().as_bytes(),
-        capability: Capability::generate(&mut OsRng),
-    });
-    line.dialect.forgives = true;
-    loop {
-        for _ in 0..ABREAST {
-            line.say();
-        }
-        let mut answered = 0;
-        while answered < ABREAST as u64 {
-            answered += line.heard().await?.stored;
-        }
-        refused.fetch_add(answered, Ordering::Relaxed);
-    }
-}
-
-/// A message of sixteen MiB, as far as it gets.
-async fn too_long(server: SocketAddr) -> Result<()> {
-    let key = MailboxKey::generate(&mut OsRng);
-    let mut line = OurLine::log_in(server, &key).await?;
-    line.out = vec![0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
-    for _ in 0..1024 {
-        line.out.extend([0; 16 * PAYLOAD]);
-        timeout(Duration::from_secs(5), line.flush()).await??;
-    }
-    Ok(())
+    Ok(there)
 }

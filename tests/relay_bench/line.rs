@@ -1,15 +1,15 @@
 //! One client's connection, as bytes: what it says and hears is its dialect's. Written by hand and not on a websocket library, so
-//! that the load costs as little as can be and the same for all servers. Not here: the dialects (`ours`, `peers`).
+//! that the load costs as little as can be and the same for all servers. Not here: the dialects (`ours`, `peers`), TLS (`door`).
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::door::{Door, Stream};
 
 /// Bytes of a message: the smallest envelope.
 pub const PAYLOAD: usize = 1024;
@@ -57,7 +57,7 @@ pub struct Tally {
 
 /// See the module.
 pub struct Line<D: ?Sized = dyn Dialect> {
-    stream: TcpStream,
+    stream: Stream,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -67,11 +67,9 @@ pub struct Line<D: ?Sized = dyn Dialect> {
 }
 
 impl<D: Dialect + ?Sized> Line<D> {
-    pub async fn dial(address: SocketAddr, dialect: Box<D>) -> Result<Self> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
-        stream.set_nodelay(true)?;
+    pub async fn dial(door: &Door, dialect: Box<D>) -> Result<Self> {
         Ok(Self {
-            stream,
+            stream: door.open().await?,
             input: Vec::new(),
             start: 0,
             end: 0,
@@ -97,6 +95,8 @@ impl<D: Dialect + ?Sized> Line<D> {
         }
         self.out.clear();
         self.written = 0;
+        // What TLS still holds back.
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         Poll::Ready(Ok(()))
     }
 
@@ -207,6 +207,7 @@ impl<D: Dialect + ?Sized> Line<D> {
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         self.stream.write_all(request.as_bytes()).await?;
+        self.stream.flush().await?;
         let response = self.read_to(b"\r\n\r\n").await?;
         ensure!(
             response.starts_with(b"HTTP/1.1 101 "),

@@ -1,8 +1,6 @@
 //! Speaking with our relay: everything that a real client does (login, capability, quotas, acknowledgement), except that the
 //! envelopes hold nothing.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context, Result, bail};
 use rand_core::{OsRng, RngCore};
 use wire::frame::{ClientFrame, RelayFrame, VERSION};
@@ -10,6 +8,7 @@ use wire::limits::{CAPABILITY_BYTES_MAX, CAPABILITY_ENVELOPES_MAX};
 use wire::login::{self, RelayName};
 use wire::mailbox::{Capability, MailboxKey};
 
+use crate::door::Door;
 use crate::line::{Dialect, Heard, Line, PAYLOAD, websocket_frame, websocket_message};
 
 /// Before the envelope of a put: type, id, mailbox, capability, ttl.
@@ -23,6 +22,12 @@ const STORED: u8 = 0x83;
 const REFUSED: u8 = 0x84;
 const DELIVER: u8 = 0x85;
 
+/// How long an envelope waits at most: so short that the relay's forgetting of ids is part of what is measured.
+const TTL: u32 = 60;
+
+/// For envelopes that are to wait while a mailbox is filled.
+pub const PATIENT_TTL: u32 = 3600;
+
 /// A client of ours.
 #[derive(Default)]
 pub struct Ours {
@@ -30,7 +35,9 @@ pub struct Ours {
     put: Vec<u8>,
     random: Random,
     /// The last sequence number delivered.
-    sequence: u64,
+    pub sequence: u64,
+    /// What is delivered isn't acknowledged for now.
+    pub holds: bool,
     /// Refusals are counted and not the end.
     pub forgives: bool,
     pub refused: u64,
@@ -64,12 +71,17 @@ pub struct Address {
 impl Ours {
     /// Sends to this address from now on.
     pub fn aim(&mut self, address: &Address) {
+        self.aim_for(address, TTL);
+    }
+
+    /// The same, with another time to live, in seconds.
+    pub fn aim_for(&mut self, address: &Address, ttl: u32) {
         self.put = vec![0; PUT_HEADER + PAYLOAD];
         self.put[0] = 0x02;
         self.random = Random(OsRng.next_u64());
         self.put[17..49].copy_from_slice(&address.mailbox);
         self.put[49..81].copy_from_slice(&*address.capability.to_bytes());
-        self.put[81..85].copy_from_slice(&3600u32.to_be_bytes());
+        self.put[81..85].copy_from_slice(&ttl.to_be_bytes());
     }
 }
 
@@ -102,6 +114,9 @@ impl Dialect for Ours {
     }
 
     fn acknowledge(&mut self, out: &mut Vec<u8>) {
+        if self.holds {
+            return;
+        }
         websocket_frame(out, 9, |out| {
             out.push(0x04);
             out.extend(self.sequence.to_be_bytes());
@@ -115,13 +130,13 @@ impl Dialect for Ours {
 
 impl OurLine {
     /// Dials and logs in.
-    pub async fn log_in(address: SocketAddr, key: &MailboxKey) -> Result<Self> {
-        let mut line = Self::dial(address, Box::default()).await?;
+    pub async fn log_in(door: &Door, key: &MailboxKey) -> Result<Self> {
+        let mut line = Self::dial(door, Box::default()).await?;
         line.upgrade("/").await?;
         let RelayFrame::Challenge { nonce, .. } = line.frame().await? else {
             bail!("no challenge")
         };
-        let signature = login::sign(key, VERSION, &RelayName::from_address(address), &nonce);
+        let signature = login::sign(key, VERSION, &RelayName::from_address(door.address), &nonce);
         line.ask(&ClientFrame::Login {
             version: VERSION,
             mailbox: *key.id().as_bytes(),

@@ -1,4 +1,5 @@
-//! Speaking with the peers in their own protocols: nats-server (core: nothing is kept or acknowledged), mosquitto (QoS 0, and QoS 1
+//! Speaking with the peers in their own protocols: nats-server (core: nothing is kept or acknowledged; JetStream: one
+//! stream on disk, as its makers advise, with a subject for each reader, each message acknowledged), mosquitto (QoS 0, and QoS 1
 //! with sessions that last) and redis-server (streams, each group of commands flushed before it is answered).
 
 use std::str;
@@ -39,19 +40,72 @@ impl Dialect for Nats {
     }
 
     fn hear(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>> {
-        let Some((line, length)) = line(bytes) else {
+        Ok(nats(bytes, out)?.map(|(_, length, heard)| (length, heard)))
+    }
+}
+
+/// The first of what nats-server sent: its content, its whole length, and what it is.
+fn nats<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Result<Option<(&'a [u8], usize, Heard)>> {
+    let Some((line, length)) = line(bytes) else {
+        return Ok(None);
+    };
+    if line.starts_with("MSG ") {
+        let payload: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
+        let whole = length + payload + 2;
+        return Ok((bytes.len() >= whole).then(|| (&bytes[length..whole - 2], whole, Heard::Delivered)));
+    }
+    ensure!(!line.starts_with("-ERR"), "nats-server: {line}");
+    if line == "PING" {
+        out.extend(b"PONG\r\n");
+    }
+    Ok(Some((&[], length, Heard::Other)))
+}
+
+/// A client of nats-server that appends to the stream which holds all readers' messages, each reader's under a subject of its own.
+pub struct JetStream {
+    head: String,
+}
+
+impl JetStream {
+    pub fn new(to: &str) -> Self {
+        Self {
+            head: format!("PUB kept.{to} told.{to} {PAYLOAD}\r\n"),
+        }
+    }
+
+    /// Makes the stream, if it isn't there yet. The answer counts as the first acknowledgement.
+    pub fn hello(to: &str) -> Vec<u8> {
+        const SETTINGS: &str = r#"{"name":"kept","subjects":["kept.>"],"storage":"file","retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"num_replicas":1}"#;
+        let length = SETTINGS.len();
+        format!(
+            "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\nSUB told.{to} 1\r\n\
+             PUB $JS.API.STREAM.CREATE.kept told.{to} {length}\r\n{SETTINGS}\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+impl Dialect for JetStream {
+    fn say(&mut self, out: &mut Vec<u8>) {
+        out.extend(self.head.as_bytes());
+        out.extend([b'x'; PAYLOAD]);
+        out.extend(b"\r\n");
+    }
+
+    fn hear(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>> {
+        let Some((message, length, heard)) = nats(bytes, out)? else {
             return Ok(None);
         };
-        if line.starts_with("MSG ") {
-            let payload: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
-            let length = length + payload + 2;
-            return Ok((bytes.len() >= length).then_some((length, Heard::Delivered)));
+        if heard == Heard::Other {
+            return Ok(Some((length, heard)));
         }
-        ensure!(!line.starts_with("-ERR"), "nats-server: {line}");
-        if line == "PING" {
-            out.extend(b"PONG\r\n");
-        }
-        Ok(Some((length, Heard::Other)))
+        let answer = str::from_utf8(message)?;
+        ensure!(!answer.contains(r#""error""#), "JetStream: {answer}");
+        Ok(Some((length, Heard::Stored)))
+    }
+
+    fn is_told_stored(&self) -> bool {
+        true
     }
 }
 

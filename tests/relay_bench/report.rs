@@ -1,11 +1,13 @@
-//! What all rounds came to, as a table, a picture and verdicts.
+//! What all rounds came to, and how that stands to the bounds. Not here: how it is shown (`table`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bounds::{self, Bound, Verdict, median};
-use crate::crowd::Felt;
-use crate::figures::{Sheet, ms, percentile, spread, us};
+use crate::bounds::{self, Bound, Verdict, median, noise};
+use crate::crowd::Stranger;
+use crate::deep::Depth;
+use crate::figures::{ms, percentile, us};
+use crate::flood::Felt;
 use crate::server::{Kind, Server};
 use crate::works::Round;
 
@@ -20,217 +22,221 @@ pub enum Row {
     Drain,
 }
 
-const ROWS: [(Row, &str, &Bound); 6] = [
-    (Row::LiveMany, "live, 16 pairs with 16 in flight", &bounds::LIVE_MANY),
-    (
-        Row::LiveOne,
-        "live, 64 pairs with one in flight, there and back",
-        &bounds::LIVE_ONE,
-    ),
-    (Row::PingPong, "ping-pong, one pair", &bounds::PING_PONG),
-    (
-        Row::Durable,
-        "live and durable, 16 pairs with 16 in flight until safe",
-        &bounds::DURABLE,
-    ),
-    (
-        Row::Enqueue,
-        "durable, 16 readers who are away, 64 in flight for each",
-        &bounds::ENQUEUE,
-    ),
-    (Row::Drain, "drain: they come back", &bounds::DRAIN),
-];
+impl Row {
+    pub const ALL: [Self; 6] = [
+        Self::LiveMany,
+        Self::LiveOne,
+        Self::PingPong,
+        Self::Enqueue,
+        Self::Durable,
+        Self::Drain,
+    ];
+}
 
-const KINDS: [Kind; 5] = [Kind::Ours, Kind::Floor, Kind::Nats, Kind::Mosquitto, Kind::Redis];
+/// What the rows' numbers are compared by.
+pub type Price = fn(&Round) -> f64;
 
 /// See the module.
+#[derive(Default)]
 pub struct Report {
-    versions: Vec<(String, String)>,
-    rounds: BTreeMap<(Row, &'static str), Vec<Round>>,
-    weights: Vec<(Kind, f64)>,
-    /// Name, value, unit and note of single figures.
-    others: Vec<(String, f64, &'static str, String)>,
-    single: Vec<Verdict>,
+    pub versions: Vec<(String, String)>,
+    rounds: BTreeMap<(Row, Kind), Vec<Round>>,
+    /// A flush of this disk, in each round.
+    pub flushes: Vec<Duration>,
+    /// KiB of ours, just started.
+    pub fresh: Option<u64>,
+    /// KiB for each idle socket.
+    pub weights: Vec<(Kind, f64)>,
+    pub strangers: Vec<(Stranger, f64)>,
+    pub storm: Option<Storm>,
+    pub felt: Option<Felt>,
+    pub depth: Option<(u64, u64, Depth)>,
+}
+
+/// How a crowd came back.
+pub struct Storm {
+    pub clients: usize,
+    pub time: Duration,
+    /// Of the server, for each.
+    pub cpu: Duration,
 }
 
 impl Report {
     pub fn new(servers: &[Server]) -> Self {
-        let versions = servers
-            .iter()
-            .map(|server| (server.kind.name().to_owned(), server.version.clone()))
-            .collect();
+        let version = |server: &Server| (server.kind.name().to_owned(), server.version.clone());
         Self {
-            versions,
-            rounds: BTreeMap::new(),
-            weights: Vec::new(),
-            others: Vec::new(),
-            single: Vec::new(),
+            versions: servers.iter().map(version).collect(),
+            ..Self::default()
         }
     }
 
     pub fn add(&mut self, row: Row, kind: Kind, round: Round) {
-        self.rounds.entry((row, kind.name())).or_default().push(round);
+        self.rounds.entry((row, kind)).or_default().push(round);
     }
 
-    pub fn weight(&mut self, kind: Kind, kib: f64) {
-        self.weights.push((kind, kib));
-        if kind == Kind::Ours {
-            self.single.push(Verdict::new(&bounds::IDLE, &[kib]));
-        }
+    pub fn of(&self, row: Row, kind: Kind) -> &[Round] {
+        self.rounds.get(&(row, kind)).map_or(&[], Vec::as_slice)
     }
 
-    pub fn storm(&mut self, clients: usize, time: Duration, cpu: Duration) {
-        let verdict = Verdict::new(&bounds::STORM, &[ms(time) / clients as f64]);
-        self.other(
-            format!("{clients} clients back after"),
-            time.as_secs_f64(),
-            "s",
-            verdict.words(),
-        );
-        self.other("server CPU for each", us(cpu), "us", "handshake, login and read");
-        self.single.push(verdict);
+    pub fn median(&self, row: Row, kind: Kind, price: Price) -> f64 {
+        median(&self.of(row, kind).iter().map(price).collect::<Vec<_>>())
     }
 
-    pub fn flood(&mut self, felt: &Felt) {
-        let p99 = Verdict::new(&bounds::FLOOD, &[ms(percentile(&mut felt.flooded.clone(), 99))]);
-        let memory = Verdict::new(&bounds::FLOOD_MEMORY, &[felt.memory as f64 / 1024.0]);
-        self.other(
-            "honest exchange, p99, before the flood",
-            ms(percentile(&mut felt.quiet.clone(), 99)),
-            "ms",
-            "",
-        );
-        self.other(
-            "honest exchange, p50, in the flood",
-            ms(percentile(&mut felt.flooded.clone(), 50)),
-            "ms",
-            "",
-        );
-        self.other("honest exchange, p99, in the flood", p99.median, "ms", p99.words());
-        self.other("memory in the flood", memory.median, "MiB", memory.words());
-        self.other("junk puts refused meanwhile", felt.junk as f64, "", "");
-        self.single.extend([p99, memory]);
+    /// One over the other, round by round.
+    pub fn ratios(&self, row: Row, kind: Kind, base: (Row, Kind), price: Price) -> Vec<f64> {
+        let pairs = self.of(row, kind).iter().zip(self.of(base.0, base.1));
+        pairs.map(|(round, base)| price(round) / price(base)).collect()
     }
 
-    fn other(&mut self, name: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
-        self.others.push((name.into(), value, unit, note.into()));
+    /// Over the floor's same work, or, as the floor keeps nothing, over what it takes it to pass on a single message.
+    pub fn over_floor(&self, row: Row, kind: Kind) -> Vec<f64> {
+        let keeps = self.of(row, Kind::Floor).is_empty();
+        let base = (if keeps { Row::LiveOne } else { row }, Kind::Floor);
+        self.ratios(row, kind, base, price(row))
     }
 
-    fn of(&self, row: Row, kind: Kind) -> &[Round] {
-        self.rounds.get(&(row, kind.name())).map_or(&[], Vec::as_slice)
-    }
-
-    /// Ours over the floor's, round by round.
-    fn ratios(&self, row: Row, kind: Kind) -> Vec<f64> {
-        let price = |row: Row, round: &Round| {
-            if row == Row::PingPong {
-                p50(round)
-            } else {
-                round.cpu_us()
+    /// Of the row's single verdict, or the verdicts of the one that has two.
+    pub fn verdicts_of(&self, row: Row) -> Vec<Verdict> {
+        let floor = |bound| Verdict::new(bound, &self.over_floor(row, Kind::Ours));
+        let verdicts = match row {
+            Row::LiveMany => vec![floor(&bounds::LIVE_MANY)],
+            Row::LiveOne => vec![floor(&bounds::LIVE_ONE)],
+            Row::PingPong => vec![floor(&bounds::PING_PONG)],
+            Row::Drain => vec![floor(&bounds::DRAIN)],
+            Row::Durable => {
+                let base = (row, Kind::Mosquitto);
+                vec![self.against(&bounds::DURABLE, row, base, Round::cpu_us, || {
+                    floor(&bounds::DURABLE_ALONE)
+                })]
+            }
+            Row::Enqueue => {
+                let (redis, jetstream) = ((row, Kind::Redis), (row, Kind::JetStreamAlways));
+                vec![
+                    self.against(&bounds::ENQUEUE_REDIS, row, redis, Round::rate, || {
+                        floor(&bounds::ENQUEUE_ALONE)
+                    }),
+                    self.against(&bounds::ENQUEUE_JETSTREAM, row, jetstream, Round::rate, || {
+                        self.over_flushes()
+                    }),
+                ]
             }
         };
-        // What keeps is compared with what it costs the floor to pass on a single message.
-        let base = if self.of(row, Kind::Floor).is_empty() {
-            Row::LiveOne
+        if self.of(row, Kind::Ours).is_empty() {
+            Vec::new()
         } else {
-            row
+            verdicts
+        }
+    }
+
+    /// Against a peer of the same run, or else what stands in for it.
+    fn against(
+        &self,
+        bound: &'static Bound,
+        row: Row,
+        base: (Row, Kind),
+        price: Price,
+        other: impl FnOnce() -> Verdict,
+    ) -> Verdict {
+        let ratios = self.ratios(row, Kind::Ours, base, price);
+        if ratios.is_empty() {
+            other()
+        } else {
+            Verdict::new(bound, &ratios)
+        }
+    }
+
+    /// What stands in for a JetStream that flushes always.
+    fn over_flushes(&self) -> Verdict {
+        let default = self.of(Row::Enqueue, Kind::JetStream);
+        let rounds = self.of(Row::Enqueue, Kind::Ours).iter().zip(&self.flushes).enumerate();
+        let ratios: Vec<_> = rounds
+            .map(|(at, (ours, flush))| {
+                let each = default.get(at).map_or(0.0, |round| 1.0 / round.rate());
+                ours.rate() * (each + flush.as_secs_f64())
+            })
+            .collect();
+        Verdict::new(&bounds::ENQUEUE_FLUSHES, &ratios)
+    }
+
+    /// Of everything that was measured.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let mut all: Vec<_> = Row::ALL.into_iter().flat_map(|row| self.verdicts_of(row)).collect();
+        let ours = self.weights.iter().filter(|(kind, _)| *kind == Kind::Ours);
+        all.extend(ours.map(|(_, kib)| Verdict::new(&bounds::IDLE, &[*kib])));
+        all.extend(self.strangers.iter().map(|(how, kib)| stranger(*how, *kib)));
+        if let Some((_, _, depth)) = &self.depth {
+            all.extend([put(depth), take(depth)]);
+        }
+        all.extend(self.storm.as_ref().map(Storm::verdict));
+        if let Some(felt) = &self.felt {
+            all.extend([p99(felt), memory(felt)]);
+        }
+        all
+    }
+
+    /// How much rounds of the same work differ, as hundredths: in the middle, and at most with where that is.
+    pub fn noise(&self) -> String {
+        let mut all: Vec<(f64, String)> = Vec::new();
+        for ((row, kind), rounds) in &self.rounds {
+            let values: Vec<_> = rounds.iter().map(price(*row)).collect();
+            all.push((
+                100.0 * noise(&values) / median(&values),
+                format!("{}, {row:?}", kind.name()),
+            ));
+        }
+        all.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let (Some((middle, _)), Some((most, which))) = (all.get(all.len() / 2), all.last()) else {
+            return String::new();
         };
-        let pairs = self.of(row, kind).iter().zip(self.of(base, Kind::Floor));
-        pairs
-            .map(|(round, floor)| price(row, round) / price(base, floor))
-            .collect()
-    }
-
-    fn verdicts(&self) -> Vec<Verdict> {
-        ROWS.iter()
-            .map(|(row, _, bound)| Verdict::new(bound, &self.ratios(*row, Kind::Ours)))
-            .collect()
-    }
-
-    /// What is too much.
-    pub fn broken(self) -> Vec<Verdict> {
-        let rows = self.verdicts();
-        rows.into_iter()
-            .chain(self.single)
-            .filter(|verdict| !verdict.holds())
-            .collect()
-    }
-
-    pub fn sheet(&self, machine: Vec<(String, String)>) -> Sheet {
-        let mut sheet = Sheet::new(machine.into_iter().chain(self.versions.clone()).collect());
-        for (row, title, bound) in ROWS {
-            sheet.part(title);
-            let mut bars = Vec::new();
-            for kind in KINDS.into_iter().filter(|kind| !self.of(row, *kind).is_empty()) {
-                self.lines(&mut sheet, row, kind);
-                bars.push((kind.name().to_owned(), median(&self.ratios(row, kind))));
-            }
-            let verdict = Verdict::new(bound, &self.ratios(row, Kind::Ours));
-            sheet.put("bound", verdict.median, "x", verdict.words());
-            sheet.chart(
-                format!(
-                    "{title}: {}",
-                    if row == Row::PingPong {
-                        "p50"
-                    } else {
-                        "server CPU per message"
-                    }
-                ),
-                bound.unit,
-                bars,
-            );
-        }
-        sheet.part("memory of an idle socket");
-        for (kind, kib) in &self.weights {
-            let note = if *kind == Kind::Ours {
-                Verdict::new(&bounds::IDLE, &[*kib]).words()
-            } else {
-                String::new()
-            };
-            sheet.put(kind.name(), *kib, "KiB", note);
-        }
-        sheet.chart(
-            "memory of an idle socket",
-            "KiB",
-            self.weights
-                .iter()
-                .map(|(kind, kib)| (kind.name().to_owned(), *kib))
-                .collect(),
-        );
-        sheet.part("reconnect storm and flood");
-        for (name, value, unit, note) in &self.others {
-            sheet.put(name.clone(), *value, unit, note.clone());
-        }
-        sheet
-    }
-
-    fn lines(&self, sheet: &mut Sheet, row: Row, kind: Kind) {
-        let rounds = self.of(row, kind);
-        let (cpu, rates): (Vec<_>, Vec<_>) = rounds.iter().map(|round| (round.cpu_us(), round.rate())).unzip();
-        let ratios = self.ratios(row, kind);
-        let name = kind.name();
-        if row == Row::PingPong {
-            let mut times: Vec<_> = rounds.iter().flat_map(|round| round.times.iter().copied()).collect();
-            let p50s: Vec<_> = rounds.iter().map(p50).collect();
-            sheet.put(
-                format!("{name}, p50"),
-                median(&p50s),
-                "us",
-                format!("{:.2} x floor, {}", median(&ratios), spread(&ratios, "x")),
-            );
-            sheet.put(format!("{name}, p99"), us(percentile(&mut times, 99)), "us", "");
-        } else {
-            sheet.put(
-                format!("{name}, CPU"),
-                median(&cpu),
-                "us",
-                format!("{:.2} x floor, {}", median(&ratios), spread(&ratios, "x")),
-            );
-            sheet.put(format!("{name}, messages"), median(&rates), "/s", "");
-        }
+        format!("rounds of the same work differ by ±{middle:.0} % in the middle, by ±{most:.0} % at most ({which})")
     }
 }
 
-fn p50(round: &Round) -> f64 {
+impl Storm {
+    pub fn verdict(&self) -> Verdict {
+        Verdict::new(&bounds::STORM, &[ms(self.time) / self.clients as f64])
+    }
+}
+
+/// What a row is about.
+pub fn price(row: Row) -> Price {
+    if row == Row::PingPong { p50 } else { Round::cpu_us }
+}
+
+pub fn p50(round: &Round) -> f64 {
     us(percentile(&mut round.times.clone(), 50))
+}
+
+pub fn stranger(how: Stranger, kib: f64) -> Verdict {
+    let bound = match how {
+        Stranger::Connected => &bounds::CONNECTED,
+        Stranger::Upgraded => &bounds::UPGRADED,
+    };
+    Verdict::new(bound, &[kib])
+}
+
+pub fn put(depth: &Depth) -> Verdict {
+    Verdict::new(&bounds::DEEP_PUT, &grown(&depth.shallow.put, &depth.deep.put))
+}
+
+pub fn take(depth: &Depth) -> Verdict {
+    Verdict::new(&bounds::DEEP_TAKE, &grown(&depth.shallow.take, &depth.deep.take))
+}
+
+fn grown(shallow: &[Round], deep: &[Round]) -> Vec<f64> {
+    let pairs = shallow.iter().zip(deep);
+    pairs.map(|(shallow, deep)| deep.cpu_us() / shallow.cpu_us()).collect()
+}
+
+/// The noise is what they felt without a flood.
+pub fn p99(felt: &Felt) -> Verdict {
+    let [flooded, noise] = [&felt.flooded, &felt.quiet].map(|times| ms(percentile(&mut times.clone(), 99)));
+    Verdict {
+        noise,
+        ..Verdict::new(&bounds::FLOOD, &[flooded])
+    }
+}
+
+pub fn memory(felt: &Felt) -> Verdict {
+    Verdict::new(&bounds::FLOOD_MEMORY, &[felt.memory as f64 / 1024.0])
 }

@@ -1,5 +1,5 @@
 //! What servers are made to do, message by message: the same work for each, at most so many messages on their way at once. Not here:
-//! crowds of sockets (`crowd`), and what the numbers mean (`main`, `bounds`).
+//! readers who are away (`away`), crowds of sockets (`crowd`), and what the numbers mean (`bounds`).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use wire::mailbox::MailboxKey;
 use crate::floor::{Bare, path};
 use crate::line::{Dialect, Line};
 use crate::ours::{Address, OurLine};
-use crate::peers::{Mqtt, Nats, Redis};
+use crate::peers::{Mqtt, Nats};
 use crate::server::{Kind, Server};
 
 /// What a round came to.
@@ -34,6 +34,13 @@ impl Round {
     /// Server processor time of a message, in microseconds.
     pub fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.messages.max(1) as f64
+    }
+
+    /// Takes another's messages and times in.
+    pub fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.cpu += other.cpu;
+        self.wall += other.wall;
     }
 
     pub fn rate(&self) -> f64 {
@@ -250,7 +257,7 @@ pub async fn pair(server: &Server, durable: bool) -> Result<[Line; 2]> {
             }
             ends
         }
-        Kind::Ours => {
+        Kind::Ours | Kind::OursTls | Kind::OursPostgres => {
             let ((mut one, to_one), (mut other, to_other)) = (party(server).await?, party(server).await?);
             one.dialect.aim(&to_other);
             other.dialect.aim(&to_one);
@@ -278,15 +285,15 @@ pub async fn pair(server: &Server, durable: bool) -> Result<[Line; 2]> {
             }
             ends
         }
-        Kind::Redis => bail!("redis-server delivers nothing here"),
+        Kind::Redis | Kind::JetStream | Kind::JetStreamAlways => bail!("{} delivers nothing here", server.kind.name()),
     })
 }
 
-async fn dial(server: &Server, dialect: impl Dialect + 'static) -> Result<Line> {
-    Line::dial(server.address, Box::new(dialect) as Box<dyn Dialect>).await
+pub async fn dial(server: &Server, dialect: impl Dialect + 'static) -> Result<Line> {
+    Line::dial(&server.door, Box::new(dialect) as Box<dyn Dialect>).await
 }
 
-async fn greet_mosquitto(line: &mut Line, own: &str, durable: bool) -> Result<()> {
+pub async fn greet_mosquitto(line: &mut Line, own: &str, durable: bool) -> Result<()> {
     line.out = [Mqtt::hello(own, durable), Mqtt::subscribe(own, durable)].concat();
     line.flush().await?;
     line.next().await?;
@@ -297,142 +304,8 @@ async fn greet_mosquitto(line: &mut Line, own: &str, durable: bool) -> Result<()
 /// A client of ours with a mailbox that it reads, and where that is.
 async fn party(server: &Server) -> Result<(OurLine, Address)> {
     let key = MailboxKey::generate(&mut OsRng);
-    let mut line = OurLine::log_in(server.address, &key).await?;
+    let mut line = OurLine::log_in(&server.door, &key).await?;
     let address = line.allow(&key).await?;
     line.read_mailbox().await?;
     Ok((line, address))
-}
-
-/// Readers who are away, and those who write to them meanwhile.
-pub struct Away {
-    senders: Vec<Line>,
-    readers: Vec<Absent>,
-    /// How many wait for each reader.
-    pub each: u64,
-}
-
-/// How a reader comes back.
-enum Absent {
-    Ours(MailboxKey),
-    Mosquitto(String),
-    Redis(String),
-}
-
-impl Away {
-    /// So many pairs whose readers were there once.
-    pub async fn new(server: &Server, pairs: usize) -> Result<Self> {
-        let mut away = Self {
-            senders: Vec::new(),
-            readers: Vec::new(),
-            each: 0,
-        };
-        for _ in 0..pairs {
-            let name = path()[1..].to_owned();
-            let (sender, reader): (Line, _) = match server.kind {
-                Kind::Ours => {
-                    let key = MailboxKey::generate(&mut OsRng);
-                    let address = OurLine::log_in(server.address, &key).await?.allow(&key).await?;
-                    let mut sender = OurLine::log_in(server.address, &MailboxKey::generate(&mut OsRng)).await?;
-                    sender.dialect.aim(&address);
-                    (sender.into_dyn(), Absent::Ours(key))
-                }
-                Kind::Mosquitto => {
-                    let mut reader = dial(server, Mqtt::new(&name, true)).await?;
-                    greet_mosquitto(&mut reader, &name, true).await?;
-                    let mut sender = dial(server, Mqtt::new(&name, true)).await?;
-                    greet_mosquitto(&mut sender, &format!("{name}s"), false).await?;
-                    (sender, Absent::Mosquitto(name))
-                }
-                Kind::Redis => (dial(server, Redis::new(&name)).await?, Absent::Redis(name)),
-                Kind::Floor | Kind::Nats => bail!("{} keeps nothing", server.kind.name()),
-            };
-            away.senders.push(sender);
-            away.readers.push(reader);
-        }
-        Ok(away)
-    }
-
-    /// Puts so many for each reader, and waits until all are safe.
-    pub async fn enqueue(&mut self, server: &Server, each: u64, window: u64) -> Result<Round> {
-        let (cpu, began) = (server.spent()?, Instant::now());
-        let mut tasks = JoinSet::new();
-        for mut sender in self.senders.drain(..) {
-            tasks.spawn(async move {
-                let (mut said, mut stored) = (0, 0);
-                poll_fn(|context| {
-                    while stored < each {
-                        while said < each && said - stored < window {
-                            sender.say();
-                            said += 1;
-                        }
-                        let _ = sender.poll_flush(context)?;
-                        stored += std::task::ready!(sender.poll_hear(context))?.stored;
-                    }
-                    Poll::Ready(anyhow::Ok(()))
-                })
-                .await?;
-                anyhow::Ok(sender)
-            });
-        }
-        while let Some(sender) = tasks.join_next().await {
-            self.senders.push(sender??);
-        }
-        self.each += each;
-        Ok(Round {
-            messages: each * self.senders.len() as u64,
-            cpu: server.spent()? - cpu,
-            wall: began.elapsed(),
-            times: Vec::new(),
-        })
-    }
-
-    /// Lets every reader come back and take all that waits, at once.
-    pub async fn drain(&mut self, server: &Server) -> Result<Round> {
-        let (cpu, began) = (server.spent()?, Instant::now());
-        let (mut tasks, each) = (JoinSet::new(), self.each);
-        for reader in &self.readers {
-            let mut line = match reader {
-                Absent::Ours(key) => {
-                    let mut line = OurLine::log_in(server.address, key).await?;
-                    line.read_mailbox().await?;
-                    line.into_dyn()
-                }
-                Absent::Mosquitto(name) => {
-                    let mut line = dial(server, Mqtt::new(name, true)).await?;
-                    line.out = Mqtt::hello(name, true);
-                    line
-                }
-                Absent::Redis(name) => {
-                    let mut line = dial(server, Redis::new(name)).await?;
-                    line.out = Redis::forget(name);
-                    line.flush().await?;
-                    line.next().await?;
-                    continue;
-                }
-            };
-            tasks.spawn(async move {
-                let mut delivered = 0;
-                poll_fn(|context| {
-                    loop {
-                        let flushed = line.poll_flush(context)?;
-                        if delivered >= each && flushed.is_ready() {
-                            return Poll::Ready(anyhow::Ok(()));
-                        }
-                        delivered += std::task::ready!(line.poll_hear(context))?.delivered;
-                    }
-                })
-                .await
-            });
-        }
-        while let Some(end) = tasks.join_next().await {
-            end??;
-        }
-        self.each = 0;
-        Ok(Round {
-            messages: each * self.readers.len() as u64,
-            cpu: server.spent()? - cpu,
-            wall: began.elapsed(),
-            times: Vec::new(),
-        })
-    }
 }
