@@ -11,7 +11,8 @@ ALTER TABLE mailboxes ADD COLUMN acknowledged INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE bundles (
     number INTEGER PRIMARY KEY,
     mailbox INTEGER NOT NULL,
-    -- For each envelope: sequence, capability, received, expires (8 bytes each), length (4).
+    -- For each envelope: sequence, capability, received, expires (8 bytes each), length (4). Behind that, as behind bodies and
+    -- records, a checksum (8).
     heads BLOB NOT NULL,
     bodies BLOB NOT NULL
 ) STRICT;
@@ -26,3 +27,8 @@ CREATE TABLE remembered (
 ) STRICT;
 
 CREATE INDEX remembered_by_expiry ON remembered (expires);
+
+-- How many batches were committed. The lock file says so too, written after the flush: a store that has fewer has lost some.
+CREATE TABLE commits (one INTEGER PRIMARY KEY CHECK (one = 1), count INTEGER NOT NULL) STRICT;
+
+INSERT INTO commits VALUES (1, 0);

@@ -18,7 +18,7 @@ use crate::outbox::Outbox;
 /// How many sequence numbers are set aside on stable storage at a time, so that an envelope may be delivered before it is
 /// flushed: after a crash numbering goes on behind the reserve, and no number that a reader saw is given out again. Large,
 /// because each time costs a flush.
-pub(crate) const RESERVE: u64 = 65_536;
+pub(crate) const RESERVE: u64 = if cfg!(test) { 2048 } else { 1 << 20 };
 
 /// Most bytes delivered and not yet acknowledged: 64 of the largest envelopes for each slow reader would be too much.
 pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;

@@ -33,14 +33,14 @@ pub(crate) const ORDERS: usize = 256;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How long an answer that can wait for others waits at most, and how often the batch that gathers is looked at.
-const LINGER: Duration = Duration::from_millis(2);
+const LINGER: Duration = Duration::from_millis(1);
 
 /// For how many times of that a reader who is there has to acknowledge an envelope before it is written after all, and twice that
 /// at most: what is acknowledged first needs no place on the disk.
-const LOOK_EVERY: u32 = 2;
+const LOOK_EVERY: u32 = 4;
 
 /// For how many times that the memory of acknowledged puts alone may wait. A kill may take it (`PROTOCOL.md`, section 5).
-const LINGERS: u32 = 125;
+const LINGERS: u32 = 250;
 
 /// A put that passed every check that needs no mailbox.
 pub(crate) struct PutOrder {

@@ -21,6 +21,12 @@ const FRAMES: usize = UNANSWERED + WINDOW_ENVELOPES as usize + 8;
 /// Most bytes of envelopes queued. Twice the window: reached only by acknowledging what was never received.
 const BYTES: usize = 2 * 1024 * 1024;
 
+/// Whoever waits for no more answers than this may be waiting for each.
+const FEW: usize = 8;
+
+/// So many answers aren't kept waiting.
+const MANY: usize = 64;
+
 /// Room that an empty queue keeps. What a burst needed is given back: most connections rest most of the time.
 const KEPT: usize = 4;
 
@@ -122,8 +128,8 @@ impl Outbox {
         self.push(out)
     }
 
-    /// Queues an answer that needn't go out by itself: its connection is woken when half of what it waits for is answered. Says
-    /// whom to wake, or that it should be [`Outbox::nudge`]d soon.
+    /// Queues an answer that needn't go out by itself. Who waits for few is woken when half of them are there; who streams is woken
+    /// when there are many, or something else is to be done. Says whom to wake, or that it should be [`Outbox::nudge`]d soon.
     pub(crate) fn answer_soon(&self, frame: RelayFrame) -> Soon {
         let mut queue = self.shared.queue();
         let pushed = queue.push(Out::Answer(frame), &self.shared.memory);
@@ -131,7 +137,8 @@ impl Outbox {
             return Soon::Wake(queue.waker.take());
         }
         queue.unheard += 1;
-        if queue.unheard * 2 >= queue.owed {
+        let few = queue.owed <= FEW && queue.unheard * 2 >= queue.owed;
+        if few || queue.unheard >= MANY {
             queue.unheard = 0;
             return Soon::Wake(queue.waker.take());
         }
@@ -307,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_can_wait_waits_for_half_of_what_is_owed_or_a_nudge() {
+    fn an_answer_that_can_wait_waits_for_others_or_a_nudge() {
         let (outbox, mut outgoing) = outbox(Memory::default());
         let answer = || outbox.answer_soon(RelayFrame::Displaced);
         outgoing.owes(1);
@@ -316,7 +323,7 @@ mod tests {
         assert!(matches!(answer(), Soon::Wake(Some(_))));
         take(&mut outgoing);
         outgoing.written(1, 1, 0);
-        outgoing.owes(10);
+        outgoing.owes(8);
         assert!(take(&mut outgoing).is_empty());
         assert!(matches!(answer(), Soon::Nudge));
         assert!(matches!(answer(), Soon::Wake(None)));
@@ -325,7 +332,16 @@ mod tests {
         outgoing.written(2, 2, 0);
         assert!(take(&mut outgoing).is_empty());
         assert!(outbox.nudge().is_none());
-        for _ in 0..3 {
+        for _ in 0..2 {
+            assert!(matches!(answer(), Soon::Nudge | Soon::Wake(None)));
+        }
+        assert!(matches!(answer(), Soon::Wake(Some(_))));
+        take(&mut outgoing);
+        outgoing.written(3, 3, 0);
+        // Whoever streams hears of many at a time.
+        outgoing.owes(MANY);
+        assert!(take(&mut outgoing).is_empty());
+        for _ in 1..MANY {
             assert!(matches!(answer(), Soon::Nudge | Soon::Wake(None)));
         }
         assert!(matches!(answer(), Soon::Wake(Some(_))));

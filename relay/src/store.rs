@@ -4,7 +4,6 @@
 //! is damaged or is in use is refused and never replaced: an empty store would forget which puts it knows.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +12,16 @@ use sqlx::sqlite::SqliteConnection;
 use crate::shared::Failure;
 
 mod copy;
+mod lock;
 mod open;
 mod read;
 pub(crate) mod rows;
 mod upgrade;
 mod write;
 
+use lock::Lock;
 pub(crate) use read::{ExpiredRow, Found};
-use rows::{BundleRow, Head, PutRecord, PutsRow};
+use rows::{BundleRow, Head, PutRecord, PutsRows};
 
 /// The newest layout that this program knows.
 const LAYOUT: i64 = 3;
@@ -169,11 +170,9 @@ pub(crate) struct Batch {
     /// Envelopes.
     pub(crate) bundles: Vec<BundleRow>,
     /// The memory of their puts…
-    pub(crate) puts: Vec<PutsRow>,
+    pub(crate) puts: PutsRows,
     /// …and of those that were acknowledged before they were flushed.
-    pub(crate) acknowledged_puts: Vec<PutRecord>,
-    /// When the batch was closed.
-    pub(crate) now: u64,
+    pub(crate) acknowledged_puts: PutsRows,
     /// Numbers of bundles to delete.
     pub(crate) empty: Vec<i64>,
     /// How far a mailbox is acknowledged where a bundle is only needed in part.
@@ -190,8 +189,8 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
             && self.bundles.is_empty()
-            && self.puts.is_empty()
-            && self.acknowledged_puts.is_empty()
+            && self.puts.count() == 0
+            && self.acknowledged_puts.count() == 0
             && self.empty.is_empty()
             && self.acknowledged.is_empty()
             && self.reserved.is_empty()
@@ -201,8 +200,7 @@ impl Batch {
 
     /// How many puts it holds, for the operator.
     pub(crate) fn puts(&self) -> usize {
-        let flushed: usize = self.bundles.iter().map(|bundle| bundle.bodies.len()).sum();
-        flushed + self.acknowledged_puts.len()
+        self.puts.count() + self.acknowledged_puts.count()
     }
 }
 
@@ -252,7 +250,9 @@ pub(crate) struct Store {
 /// Writes batches. Holds the lock as long as it lives.
 pub(crate) struct Writer {
     connection: SqliteConnection,
-    _lock: File,
+    lock: Lock,
+    /// How many batches were committed.
+    commits: i64,
 }
 
 /// Reads beside the writer what is committed.

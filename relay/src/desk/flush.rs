@@ -7,7 +7,7 @@ use crate::known::Standing;
 use crate::mailbox::Fresh;
 use crate::outbox::Out;
 use crate::store::Batch;
-use crate::store::rows::{BundleRow, Head, PutRecord, puts_rows};
+use crate::store::rows::{BundleRow, Head, PutRecord};
 
 impl Desk {
     /// Whether there is something for the store.
@@ -49,9 +49,8 @@ impl Desk {
         self.answers_in_flight = std::mem::take(&mut self.answers);
         self.reserves_in_flight = std::mem::take(&mut self.reserves);
         let mut batch = std::mem::take(&mut self.batch);
-        batch.now = self.now();
+        let now = self.now();
         let all = all || self.fresh_count >= GROUP;
-        let mut records = Vec::new();
         for at in std::mem::take(&mut self.listed) {
             let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
             let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
@@ -89,20 +88,20 @@ impl Desk {
                         .bundles
                         .push(BundleRow::new(number, owner, &head, fresh.body.clone()));
                 }
-                records.push(PutRecord {
+                let put = PutRecord {
                     mailbox: owner,
                     id: fresh.id,
                     content: fresh.content,
                     expires: waiting.expires,
                     how: Stored::Flushed,
-                });
+                };
+                batch.puts.add(&put, now);
             });
             for bundle in batch.bundles.iter().skip(from) {
                 mailbox.write_in(bundle.number, bundle.first, bundle.last);
             }
             self.writing.push(at);
         }
-        batch.puts = puts_rows(records.iter(), batch.now);
         // Those that were listed may have had nothing after all.
         if batch.is_empty() && self.answers_in_flight.is_empty() {
             return None;

@@ -14,7 +14,7 @@ use crate::mailbox::{Fresh, Mailbox, RESERVE, Waiting};
 use crate::metrics::Limit;
 use crate::outbox::{Outbox, Soon};
 use crate::store::Change;
-use crate::store::rows::PutRecord;
+use crate::store::rows::{PutRecord, PutsRows};
 
 /// A day, in milliseconds.
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -76,6 +76,7 @@ impl Desk {
         let mut left = Left {
             known: &mut self.known,
             puts: &mut self.batch.acknowledged_puts,
+            now: self.latest,
             wakers: &mut self.wakers,
             soon: &mut self.soon,
         };
@@ -95,7 +96,7 @@ impl Desk {
         let halfway = mailbox.is_halfway();
         self.health.metrics.acknowledged.inc_by(gone);
         self.health.metrics.stored_acknowledged.inc_by(early);
-        self.urgent |= self.batch.acknowledged_puts.len() >= REMEMBERED;
+        self.urgent |= self.batch.acknowledged_puts.count() >= REMEMBERED;
         if halfway {
             self.list(at);
         }
@@ -205,6 +206,7 @@ impl Desk {
         let mut left = Left {
             known: &mut self.known,
             puts: &mut self.batch.acknowledged_puts,
+            now: self.latest,
             wakers: &mut self.wakers,
             soon: &mut self.soon,
         };
@@ -236,7 +238,8 @@ impl Desk {
 /// What an envelope touches that leaves its mailbox.
 struct Left<'a> {
     known: &'a mut Known,
-    puts: &'a mut Vec<PutRecord>,
+    puts: &'a mut PutsRows,
+    now: u64,
     wakers: &'a mut Vec<Waker>,
     soon: &'a mut Vec<Outbox>,
 }
@@ -246,13 +249,14 @@ impl Left<'_> {
     /// the memory of its put. One that is just being written is written all the same.
     fn early(&mut self, mailbox: i64, waiting: &Waiting, fresh: Fresh) {
         self.known.settle(fresh.print, Standing::Acknowledged);
-        self.puts.push(PutRecord {
+        let put = PutRecord {
             mailbox,
             id: fresh.id,
             content: fresh.content,
             expires: waiting.expires,
             how: Stored::Acknowledged,
-        });
+        };
+        self.puts.add(&put, self.now);
         for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
             let stored = RelayFrame::Stored {
                 id: fresh.id,

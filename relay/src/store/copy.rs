@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::frame::Stored;
 
 use super::read::{array, decode, number, puts};
-use super::rows::{BundleRow, Head, PutRecord, apart, puts_rows};
+use super::rows::{BundleRow, Head, PutRecord, PutsRows, apart};
 use super::write::{add_bundles, add_puts};
 use super::{Store, StoreError, signed, suspect};
 use crate::migrate::{CapabilityRow, EnvelopeRow, MailboxRow, PutRow};
@@ -220,8 +220,11 @@ impl Store {
                 .and_then(Stored::from_code)
                 .unwrap_or(Stored::Flushed),
         };
-        let records: Vec<_> = rows.iter().map(record).collect();
-        let added = add_puts(self.connection(), &puts_rows(records.iter(), now)).await;
+        let mut puts = PutsRows::default();
+        for row in rows {
+            puts.add(&record(row), now);
+        }
+        let added = add_puts(self.connection(), puts.rows()).await;
         added.map_err(|error| self.failed(error))
     }
 }

@@ -5,15 +5,18 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
+use super::lock::Lock;
 use super::upgrade::upgrade;
 use super::{LAYOUT, Reader, Store, StoreError, Writer, damaged, suspect};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// The first layout in which commits are counted.
+const COUNTED: i64 = 3;
 
 /// `CSRY`, in the header of every store of ours.
 const APPLICATION_ID: u32 = 0x4353_5259;
@@ -22,7 +25,7 @@ impl Store {
     /// Opens the store at `path`, or makes a new one where there is nothing.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
         make_folder(path)?;
-        let lock = lock(path)?;
+        let lock = Lock::take(path)?;
         if exists(path)? {
             check_header(path)?;
         } else {
@@ -39,8 +42,8 @@ impl Store {
             .connect()
             .await
             .map_err(|source| suspect(path, source))?;
-        let reader = match prepare(path, &mut connection).await {
-            Ok(reader) => reader,
+        let (reader, commits) = match prepare(path, &mut connection, &lock).await {
+            Ok(prepared) => prepared,
             Err(error) => {
                 // Not left to a thread that still touches the file when the lock is gone.
                 connection.close().await.ok();
@@ -50,7 +53,8 @@ impl Store {
         Ok(Self {
             writer: Writer {
                 connection,
-                _lock: lock,
+                lock,
+                commits,
             },
             reader: Reader {
                 connection: reader,
@@ -69,22 +73,6 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(folder)
         .map_err(|source| io_error(path, source))
-}
-
-/// A file of its own: closing another descriptor of the database would drop SQLite's own locks on it.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(beside(path, ".lock"))
-        .map_err(|source| io_error(path, source))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.to_owned() }),
-        Err(error) => Err(io_error(path, error.into())),
-    }
 }
 
 fn exists(path: &Path) -> Result<bool, StoreError> {
@@ -160,17 +148,47 @@ async fn create(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Looks at everything before anything is changed, then brings the layout up to date and opens a second connection.
-async fn prepare(path: &Path, connection: &mut SqliteConnection) -> Result<SqliteConnection, StoreError> {
-    check_contents(path, connection).await?;
+async fn prepare(
+    path: &Path,
+    connection: &mut SqliteConnection,
+    lock: &Lock,
+) -> Result<(SqliteConnection, i64), StoreError> {
+    let found = check_contents(path, connection).await?;
+    let commits = if found < COUNTED {
+        0
+    } else {
+        commits(path, connection).await?
+    };
+    let noted = lock.commits();
+    if commits < noted {
+        let lacking = noted - commits;
+        return Err(damaged(
+            path,
+            &format!(
+                "it lacks the last {lacking} of {noted} batches that were flushed: its write-ahead log is gone or damaged, or it is an \
+                 older copy (if that was put back on purpose, remove {} too)",
+                beside(path, ".lock").display()
+            ),
+        ));
+    }
     MIGRATIONS
         .run(&mut *connection)
         .await
         .map_err(|error| suspect(path, error.into()))?;
     upgrade(connection).await.map_err(|error| suspect(path, error))?;
-    options(path).connect().await.map_err(|source| suspect(path, source))
+    let reader = options(path).connect().await.map_err(|source| suspect(path, source))?;
+    Ok((reader, commits))
 }
 
-async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+async fn commits(path: &Path, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let commits = sqlx::query_scalar("SELECT count FROM commits")
+        .fetch_one(connection)
+        .await;
+    commits.map_err(|source| suspect(path, source))
+}
+
+/// Says which layout it has.
+async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
     let sql = |source| suspect(path, source);
     let found: i64 = sqlx::query_scalar("PRAGMA user_version")
         .fetch_one(&mut *connection)
@@ -187,9 +205,10 @@ async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Resul
         .await
         .map_err(sql)?;
     if verdict == "ok" {
-        Ok(())
+        Ok(found)
     } else {
-        Err(damaged(path, &verdict))
+        // On one line, as errors are.
+        Err(damaged(path, &verdict.replace('\n', "; ")))
     }
 }
 
@@ -197,13 +216,13 @@ fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).disable_statement_logging()
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn io_error(path: &Path, source: io::Error) -> StoreError {
+pub(super) fn io_error(path: &Path, source: io::Error) -> StoreError {
     StoreError::Io {
         path: path.to_owned(),
         source,
@@ -233,25 +252,70 @@ mod tests {
         store.writer.write(&batch).await.unwrap();
         for step in [
             "ALTER TABLE mailboxes DROP COLUMN seen",
-            "DELETE FROM _sqlx_migrations WHERE version = 2",
+            "ALTER TABLE mailboxes DROP COLUMN acknowledged",
+            "DROP TABLE bundles",
+            "DROP TABLE remembered",
+            "DROP TABLE commits",
+            "CREATE TABLE envelopes (number INTEGER PRIMARY KEY, mailbox INTEGER NOT NULL, sequence INTEGER NOT NULL, \
+             capability INTEGER NOT NULL, received INTEGER NOT NULL, expires INTEGER NOT NULL, body BLOB NOT NULL) STRICT",
+            "CREATE TABLE puts (mailbox INTEGER NOT NULL, id BLOB NOT NULL, digest BLOB NOT NULL, expires INTEGER NOT NULL, \
+             how INTEGER NOT NULL, PRIMARY KEY (mailbox, id)) STRICT, WITHOUT ROWID",
+            "INSERT INTO envelopes VALUES (1, 1, 5, 3, 1000, 2000, zeroblob(1024)), (2, 1, 6, 3, 1000, 2000, zeroblob(2048))",
+            "INSERT INTO puts VALUES (1, randomblob(16), randomblob(32), 2000, 1), (1, zeroblob(16), zeroblob(32), 2000, 2)",
+            "DELETE FROM _sqlx_migrations WHERE version > 1",
             "PRAGMA user_version = 1",
         ] {
             sqlx::query(step).execute(&mut store.writer.connection).await.unwrap();
         }
+        store.writer.lock.note(0);
         store.reader.close().await.unwrap();
         store.writer.close().await.unwrap();
         let mut store = Store::open(&path).await.unwrap();
-        let mut found = Vec::new();
+        let (mut found, mut bytes, mut puts) = (Vec::new(), Vec::new(), 0);
         store
             .reader
             .load(|record| match record {
                 Record::Mailbox {
                     next_sequence, seen, ..
                 } => found.push((next_sequence, seen)),
-                _ => panic!("nothing else was written"),
+                Record::Bundle { heads, .. } => bytes.extend(heads.iter().map(|head| (head.sequence, head.bytes))),
+                Record::Puts { records } => puts += records.len(),
+                Record::Capability { .. } => panic!("none was allowed"),
             })
             .await
             .unwrap();
-        assert_eq!(found, [(5, 0)]);
+        assert_eq!((found, puts), (vec![(5, 0)], 2));
+        assert_eq!(bytes, [(5, 1024), (6, 2048)]);
+        let bundles = store.reader.bundles(&[1, 2]).await.unwrap();
+        assert_eq!(bundles[1].1[0].1.len(), 2048);
+    }
+
+    async fn committed(path: &Path, batches: usize) {
+        let mut store = Store::open(path).await.unwrap();
+        for _ in 0..batches {
+            store.writer.write(&Batch::default()).await.unwrap();
+        }
+        // As it is after a kill: nothing is folded into the file.
+        let kept = [path.to_owned(), beside(path, "-wal")].map(|file| (file.clone(), std::fs::read(file).unwrap()));
+        store.reader.close().await.unwrap();
+        store.writer.close().await.unwrap();
+        for (file, bytes) in kept {
+            std::fs::write(file, bytes).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_lacks_what_was_flushed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.db");
+        committed(&path, 3).await;
+        let log = std::fs::read(beside(&path, "-wal")).unwrap();
+        for lost in [0, log.len() / 2, log.len() - 1] {
+            std::fs::write(beside(&path, "-wal"), &log[..lost]).unwrap();
+            let refused = Store::open(&path).await.err().unwrap();
+            assert!(matches!(refused, StoreError::Damaged { .. }), "{lost}: {refused}");
+        }
+        std::fs::write(beside(&path, "-wal"), &log).unwrap();
+        Store::open(&path).await.unwrap();
     }
 }

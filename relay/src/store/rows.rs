@@ -3,6 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use wire::frame::{PutId, Stored};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Most envelopes in a bundle: as many as a reader is given at once.
 pub(crate) const BUNDLE_ENVELOPES: usize = 64;
@@ -42,7 +43,7 @@ pub(crate) struct BundleRow {
     pub(crate) mailbox: i64,
     pub(crate) first: u64,
     pub(crate) last: u64,
-    pub(crate) heads: Vec<u8>,
+    heads: Vec<u8>,
     pub(crate) bodies: Vec<Bytes>,
     bytes: usize,
     lives: u32,
@@ -78,9 +79,18 @@ impl BundleRow {
         self.bodies.push(body);
     }
 
-    /// The bodies one after the other.
+    /// The heads as they are written.
+    pub(crate) fn heads(&self) -> Vec<u8> {
+        checked(self.heads.clone())
+    }
+
+    /// The bodies as they are written, one after the other.
     pub(crate) fn joined(&self) -> Vec<u8> {
-        self.bodies.concat()
+        let mut joined = Vec::with_capacity(self.bytes + CHECKSUM_BYTES);
+        for body in &self.bodies {
+            joined.extend_from_slice(body);
+        }
+        checked(joined)
     }
 }
 
@@ -89,13 +99,33 @@ fn lives(received: u64, expires: u64) -> u32 {
     expires.saturating_sub(received).checked_ilog2().unwrap_or(0)
 }
 
-/// The row isn't what we write.
+/// The row isn't what we wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a row of another length than it should have")]
+#[error("a row isn't as it was written")]
 pub(crate) struct BadRow;
 
+/// Behind what a column holds: SQLite notices a page that can't be, not one bit that is another.
+const CHECKSUM_BYTES: usize = 8;
+
+fn checked(mut bytes: Vec<u8>) -> Vec<u8> {
+    let checksum = xxh3_64(&bytes);
+    bytes.put_u64(checksum);
+    bytes
+}
+
+/// What was `checked`, without its checksum.
+fn unchecked(bytes: &[u8]) -> Result<&[u8], BadRow> {
+    let (bytes, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(BadRow)?;
+    if u64::from_be_bytes(*checksum) == xxh3_64(bytes) {
+        Ok(bytes)
+    } else {
+        Err(BadRow)
+    }
+}
+
 /// The heads of a bundle.
-pub(crate) fn heads(mut bytes: &[u8]) -> Result<Vec<Head>, BadRow> {
+pub(crate) fn heads(bytes: &[u8]) -> Result<Vec<Head>, BadRow> {
+    let mut bytes = unchecked(bytes)?;
     if !bytes.len().is_multiple_of(Head::BYTES) {
         return Err(BadRow);
     }
@@ -114,6 +144,7 @@ pub(crate) fn heads(mut bytes: &[u8]) -> Result<Vec<Head>, BadRow> {
 
 /// A bundle taken apart: each envelope's head and body.
 pub(crate) fn apart(head_bytes: &[u8], mut bodies: Bytes) -> Result<Vec<(Head, Bytes)>, BadRow> {
+    bodies.truncate(unchecked(&bodies)?.len());
     let mut envelopes = Vec::new();
     for head in heads(head_bytes)? {
         let bytes = usize::try_from(head.bytes).unwrap_or(usize::MAX);
@@ -142,12 +173,17 @@ pub(crate) struct PutsRow {
     pub(crate) expires: u64,
     pub(crate) how: Stored,
     /// Runs of one mailbox: its number (8 bytes), how many (4), and for each id (16) and content (8).
-    pub(crate) records: Vec<u8>,
+    records: Vec<u8>,
     /// The mailbox of the last run, and where its count is.
     run: Option<(i64, usize)>,
 }
 
 impl PutsRow {
+    /// The puts as they are written.
+    pub(crate) fn records(&self) -> Vec<u8> {
+        checked(self.records.clone())
+    }
+
     fn add(&mut self, put: &PutRecord) {
         self.expires = self.expires.max(put.expires);
         let run = self.run.filter(|(mailbox, _)| *mailbox == put.mailbox);
@@ -165,34 +201,55 @@ impl PutsRow {
     }
 }
 
-/// Rows for these puts: those that live about as long, from `now` on, together.
-pub(crate) fn puts_rows<'a>(puts: impl Iterator<Item = &'a PutRecord>, now: u64) -> Vec<PutsRow> {
-    let mut rows: Vec<(u32, PutsRow)> = Vec::new();
-    for put in puts {
+/// Rows of puts as they come: those that live about as long share one.
+#[derive(Debug, Default)]
+pub(crate) struct PutsRows {
+    rows: Vec<(u32, PutsRow)>,
+    count: usize,
+}
+
+impl PutsRows {
+    /// Remembers a put, at this time.
+    pub(crate) fn add(&mut self, put: &PutRecord, now: u64) {
         let lives = lives(now, put.expires);
-        let at = rows
-            .iter()
-            .rposition(|(other, row)| *other == lives && row.how == put.how && row.records.len() < ROW_BYTES);
-        let at = at.unwrap_or_else(|| {
+        let fits =
+            |(other, row): &(u32, PutsRow)| *other == lives && row.how == put.how && row.records.len() < ROW_BYTES;
+        let at = self.rows.iter().rposition(fits).unwrap_or_else(|| {
             let row = PutsRow {
                 expires: put.expires,
                 how: put.how,
                 records: Vec::new(),
                 run: None,
             };
-            rows.push((lives, row));
-            rows.len() - 1
+            self.rows.push((lives, row));
+            self.rows.len() - 1
         });
-        if let Some((_, row)) = rows.get_mut(at) {
+        if let Some((_, row)) = self.rows.get_mut(at) {
             row.add(put);
+            self.count += 1;
         }
     }
-    rows.into_iter().map(|(_, row)| row).collect()
+
+    /// All that others remember, too.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.rows.extend(others.rows);
+        self.count += others.count;
+    }
+
+    /// How many puts there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &PutsRow> {
+        self.rows.iter().map(|(_, row)| row)
+    }
 }
 
 /// The puts of a row.
-pub(crate) fn records(mut bytes: &[u8], expires: u64, how: Stored) -> Result<Vec<PutRecord>, BadRow> {
+pub(crate) fn records(bytes: &[u8], expires: u64, how: Stored) -> Result<Vec<PutRecord>, BadRow> {
     const PUT: usize = 16 + 8;
+    let mut bytes = unchecked(bytes)?;
     let mut records = Vec::with_capacity(bytes.len() / PUT);
     while bytes.has_remaining() {
         let mailbox = bytes.try_get_i64().map_err(|_| BadRow)?;
@@ -228,6 +285,14 @@ mod tests {
         }
     }
 
+    fn rows(puts: &[PutRecord]) -> Vec<PutsRow> {
+        let mut rows = PutsRows::default();
+        for put in puts {
+            rows.add(put, 0);
+        }
+        rows.rows.into_iter().map(|(_, row)| row).collect()
+    }
+
     fn body(bytes: u32) -> Bytes {
         vec![7; bytes as usize].into()
     }
@@ -238,7 +303,7 @@ mod tests {
         let mut row = BundleRow::new(1, 2, &first, body(1024));
         assert!(row.admits(&second));
         row.add(&second, body(2048));
-        let apart = apart(&row.heads, row.joined().into()).unwrap();
+        let apart = apart(&row.heads(), row.joined().into()).unwrap();
         assert_eq!(apart, [(first, body(1024)), (second, body(2048))]);
         assert_eq!((row.first, row.last), (5, 6));
     }
@@ -257,13 +322,23 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_length_is_refused() {
+    fn a_row_with_one_bit_turned_is_refused() {
         let row = BundleRow::new(1, 2, &head(1, 2000, 1024), body(1024));
-        assert_eq!(apart(&row.heads, body(1023)), Err(BadRow));
-        assert_eq!(apart(&row.heads, body(1025)), Err(BadRow));
-        assert_eq!(heads(&row.heads[1..]), Err(BadRow));
-        assert_eq!(records(&[0; 11], 1, Stored::Flushed), Err(BadRow));
-        assert_eq!(records(&[1; 40], 1, Stored::Flushed), Err(BadRow));
+        let (row_heads, bodies) = (row.heads(), row.joined());
+        for turned in [0, 40, 43] {
+            let mut bytes = row_heads.clone();
+            bytes[turned] ^= 1;
+            assert_eq!(heads(&bytes), Err(BadRow));
+        }
+        let mut bytes = bodies.clone();
+        bytes[500] ^= 1;
+        assert_eq!(apart(&row_heads, bytes.into()), Err(BadRow));
+        assert_eq!(apart(&row_heads, bodies[1..].to_vec().into()), Err(BadRow));
+        // Another bundle's bodies.
+        let other = BundleRow::new(1, 2, &head(1, 2000, 2048), body(2048));
+        assert_eq!(apart(&row_heads, other.joined().into()), Err(BadRow));
+        assert_eq!(heads(&checked(vec![0; 35])), Err(BadRow));
+        assert_eq!(records(&checked(vec![1; 40]), 1, Stored::Flushed), Err(BadRow));
     }
 
     #[test]
@@ -276,9 +351,9 @@ mod tests {
             how: Stored::Acknowledged,
         };
         let puts = [put(1, 5000), put(2, 500_000), put(3, 5001)];
-        let rows = puts_rows(puts.iter(), 0);
+        let rows = rows(&puts);
         assert_eq!((rows.len(), rows[0].expires), (2, 5001));
-        let read = records(&rows[0].records, rows[0].expires, rows[0].how).unwrap();
+        let read = records(&rows[0].records(), rows[0].expires, rows[0].how).unwrap();
         assert_eq!(read, [put(1, 5001), put(3, 5001)]);
         // One run of 24 bytes for each after the mailbox and the count.
         assert_eq!(rows[0].records.len(), 12 + 2 * 24);
@@ -286,10 +361,10 @@ mod tests {
             mailbox: 2,
             ..put(4, 5000)
         };
-        let mixed = puts_rows([put(1, 5000), other, put(5, 5000)].iter(), 0);
-        let read = records(&mixed[0].records, 5000, Stored::Acknowledged).unwrap();
+        let mixed = self::rows(&[put(1, 5000), other, put(5, 5000)]);
+        let read = records(&mixed[0].records(), 5000, Stored::Acknowledged).unwrap();
         assert_eq!(read, [put(1, 5000), other, put(5, 5000)]);
         let many = vec![put(1, 5000); ROW_BYTES / 24 + 1];
-        assert_eq!(puts_rows(many.iter(), 0).len(), 2);
+        assert_eq!(self::rows(&many).len(), 2);
     }
 }

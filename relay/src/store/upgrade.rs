@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use wire::frame::Stored;
 
 use super::read::{array, number};
-use super::rows::{BundleRow, Head, PutRecord, puts_rows};
+use super::rows::{BundleRow, Head, PutRecord, PutsRows};
 use super::write::{add_bundles, add_puts};
 use crate::known::UNCOMPARED;
 
@@ -78,20 +78,21 @@ async fn puts(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         .bind(ROWS)
         .fetch_all(&mut *connection)
         .await?;
-        let mut records = Vec::new();
+        let mut puts = PutsRows::default();
         for row in &rows {
             (mailbox, id) = (row.try_get(0)?, row.try_get(1)?);
-            records.push(PutRecord {
+            let put = PutRecord {
                 mailbox,
                 id: array(row, 1)?,
                 content: UNCOMPARED,
                 expires: number(row, 2)?,
                 how: Stored::from_code(number(row, 3)?).unwrap_or(Stored::Flushed),
-            });
+            };
+            puts.add(&put, 0);
         }
-        if records.is_empty() {
+        if puts.count() == 0 {
             return Ok(());
         }
-        add_puts(connection, &puts_rows(records.iter(), 0)).await?;
+        add_puts(connection, puts.rows()).await?;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Sqlite};
 
-use super::rows::{BundleRow, PutsRow, puts_rows};
+use super::rows::{BundleRow, PutsRow};
 use super::{Batch, BatchError, Change, Writer, primary_code, signed};
 
 /// Rows in one statement: SQLite binds at most 32,766 values.
@@ -17,15 +17,24 @@ const BUNDLES: usize = 16;
 impl Writer {
     /// Writes the batch and flushes it.
     pub(crate) async fn write(&mut self, batch: &Batch) -> Result<(), BatchError> {
+        let commits = self.commits + 1;
         let prepared = async {
             sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
-            fill(&mut self.connection, batch).await
+            fill(&mut self.connection, batch).await?;
+            sqlx::query("UPDATE commits SET count = ?")
+                .bind(commits)
+                .execute(&mut self.connection)
+                .await
         };
         let result = match prepared.await {
-            Ok(()) => sqlx::query("COMMIT").execute(&mut self.connection).await.map(drop),
+            Ok(_) => sqlx::query("COMMIT").execute(&mut self.connection).await.map(drop),
             Err(error) => Err(error),
         };
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = result else {
+            self.commits = commits;
+            self.lock.note(commits);
+            return Ok(());
+        };
         // Only a full disk (SQLITE_FULL), or another program's lock (BUSY), leaves no doubt. After a failed fsync nothing
         // that the kernel says later can be trusted.
         if !matches!(primary_code(&error), Some(13 | 5)) {
@@ -44,18 +53,13 @@ impl Writer {
     }
 }
 
+/// A batch that only probes whether the disk is well writes the count of commits, as all do.
 async fn fill(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
-    if batch.probe {
-        // Writes the first page, always.
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *connection).await?;
-        sqlx::query("PRAGMA user_version = 3").execute(&mut *connection).await?;
-    }
     for change in &batch.changes {
         apply(connection, change).await?;
     }
     add_bundles(connection, &batch.bundles).await?;
-    add_puts(connection, &batch.puts).await?;
-    add_puts(connection, &puts_rows(batch.acknowledged_puts.iter(), batch.now)).await?;
+    add_puts(connection, batch.puts.rows().chain(batch.acknowledged_puts.rows())).await?;
     delete(connection, "DELETE FROM bundles WHERE number IN (", &batch.empty).await?;
     for (mailbox, acknowledged) in &batch.acknowledged {
         sqlx::query("UPDATE mailboxes SET acknowledged = ? WHERE number = ?")
@@ -86,7 +90,7 @@ pub(super) async fn add_bundles(connection: &mut SqliteConnection, rows: &[Bundl
             query = query
                 .bind(row.number)
                 .bind(row.mailbox)
-                .bind(row.heads.as_slice())
+                .bind(row.heads())
                 .bind(row.joined());
         }
         query.execute(&mut *connection).await?;
@@ -95,7 +99,7 @@ pub(super) async fn add_bundles(connection: &mut SqliteConnection, rows: &[Bundl
         sqlx::query("INSERT INTO bundles (number, mailbox, heads, bodies) VALUES (?, ?, ?, ?)")
             .bind(row.number)
             .bind(row.mailbox)
-            .bind(row.heads.as_slice())
+            .bind(row.heads())
             .bind(row.joined())
             .execute(&mut *connection)
             .await?;
@@ -103,12 +107,15 @@ pub(super) async fn add_bundles(connection: &mut SqliteConnection, rows: &[Bundl
     Ok(())
 }
 
-pub(super) async fn add_puts(connection: &mut SqliteConnection, rows: &[PutsRow]) -> Result<(), sqlx::Error> {
+pub(super) async fn add_puts<'a>(
+    connection: &mut SqliteConnection,
+    rows: impl Iterator<Item = &'a PutsRow>,
+) -> Result<(), sqlx::Error> {
     for row in rows {
         sqlx::query("INSERT INTO remembered (expires, how, records) VALUES (?, ?, ?)")
             .bind(signed(row.expires))
             .bind(i64::from(row.how.code()))
-            .bind(row.records.as_slice())
+            .bind(row.records())
             .execute(&mut *connection)
             .await?;
     }
@@ -232,11 +239,12 @@ mod tests {
             expires: 5,
             how: Stored::Flushed,
         };
-        Batch {
-            bundles: vec![BundleRow::new(number, 1, &head, vec![0; bytes as usize].into())],
-            puts: puts_rows([put].iter(), 1),
-            ..Batch::default()
-        }
+        let mut batch = Batch::default();
+        batch
+            .bundles
+            .push(BundleRow::new(number, 1, &head, vec![0; bytes as usize].into()));
+        batch.puts.add(&put, 1);
+        batch
     }
 
     #[tokio::test]
