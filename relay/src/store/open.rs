@@ -31,6 +31,7 @@ impl Store {
         } else {
             create(path).await?;
         }
+        let commits = look_through(path, &lock).await?;
         let mut connection = options(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -42,8 +43,8 @@ impl Store {
             .connect()
             .await
             .map_err(|source| suspect(path, source))?;
-        let (reader, commits) = match prepare(path, &mut connection, &lock).await {
-            Ok(prepared) => prepared,
+        let reader = match prepare(path, &mut connection).await {
+            Ok(reader) => reader,
             Err(error) => {
                 // Not left to a thread that still touches the file when the lock is gone.
                 connection.close().await.ok();
@@ -147,47 +148,38 @@ async fn create(path: &Path) -> Result<(), StoreError> {
     place().map_err(|source| io_error(path, source))
 }
 
-/// Looks at everything before anything is changed, then brings the layout up to date and opens a second connection.
-async fn prepare(
-    path: &Path,
-    connection: &mut SqliteConnection,
-    lock: &Lock,
-) -> Result<(SqliteConnection, i64), StoreError> {
-    let found = check_contents(path, connection).await?;
-    let commits = if found < COUNTED {
-        0
-    } else {
-        commits(path, connection).await?
-    };
+/// Looks at everything before anything is changed, by a connection that can't: the last one to close a store folds its log into
+/// it, and what is refused is to be left as it is. Says how many batches it has.
+async fn look_through(path: &Path, lock: &Lock) -> Result<i64, StoreError> {
+    let looker = options(path).read_only(true).connect().await;
+    let mut looker = looker.map_err(|source| suspect(path, source))?;
+    let looked = check_contents(path, &mut looker).await;
+    looker.close().await.ok();
+    let commits = looked?;
     let noted = lock.commits();
-    if commits < noted {
-        let lacking = noted - commits;
-        return Err(damaged(
-            path,
-            &format!(
-                "it lacks the last {lacking} of {noted} batches that were flushed: its write-ahead log is gone or damaged, or it is an \
-                 older copy (if that was put back on purpose, remove {} too)",
-                beside(path, ".lock").display()
-            ),
-        ));
+    if commits >= noted {
+        return Ok(commits);
     }
+    let lacking = noted - commits;
+    let detail = format!(
+        "it lacks the last {lacking} of {noted} batches that were flushed: its write-ahead log is gone or damaged, or it is an older \
+         copy (if that was put back on purpose, remove {} too)",
+        beside(path, ".lock").display()
+    );
+    Err(damaged(path, &detail))
+}
+
+/// Brings the layout up to date and opens a second connection.
+async fn prepare(path: &Path, connection: &mut SqliteConnection) -> Result<SqliteConnection, StoreError> {
     MIGRATIONS
         .run(&mut *connection)
         .await
         .map_err(|error| suspect(path, error.into()))?;
     upgrade(connection).await.map_err(|error| suspect(path, error))?;
-    let reader = options(path).connect().await.map_err(|source| suspect(path, source))?;
-    Ok((reader, commits))
+    options(path).connect().await.map_err(|source| suspect(path, source))
 }
 
-async fn commits(path: &Path, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let commits = sqlx::query_scalar("SELECT count FROM commits")
-        .fetch_one(connection)
-        .await;
-    commits.map_err(|source| suspect(path, source))
-}
-
-/// Says which layout it has.
+/// Says how many batches were committed.
 async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
     let sql = |source| suspect(path, source);
     let found: i64 = sqlx::query_scalar("PRAGMA user_version")
@@ -204,12 +196,17 @@ async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Resul
         .fetch_one(&mut *connection)
         .await
         .map_err(sql)?;
-    if verdict == "ok" {
-        Ok(found)
-    } else {
+    if verdict != "ok" {
         // On one line, as errors are.
-        Err(damaged(path, &verdict.replace('\n', "; ")))
+        return Err(damaged(path, &verdict.replace('\n', "; ")));
     }
+    if found < COUNTED {
+        return Ok(0);
+    }
+    let commits = sqlx::query_scalar("SELECT count FROM commits")
+        .fetch_one(connection)
+        .await;
+    commits.map_err(sql)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
