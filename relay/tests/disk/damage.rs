@@ -286,3 +286,82 @@ async fn after_a_clean_stop_the_log_isnt_needed() {
     std::fs::remove_file(format!("{}-wal", store.display())).ok();
     assert_eq!(start(&store).await, Ok(Fate::ServedWhole));
 }
+
+/// Abuse case H05: SQLite's files carry no sums of what they hold, so the rows have to.
+#[tokio::test]
+async fn a_flipped_bit_is_refused_or_harmless() {
+    let mut dice = dice();
+    let (folder, whole) = used(Signal::TERM).await;
+    let bytes = std::fs::read(&whole).unwrap();
+    let mut wrong = Vec::new();
+    for _ in 0..rounds() * 4 {
+        let store = folder.path().join("damaged/relay.db");
+        copy(&whole, &store);
+        let mut damaged = bytes.clone();
+        let at = dice.below(bytes.len());
+        damaged[at] ^= 1 << dice.below(8);
+        std::fs::write(&store, damaged).unwrap();
+        if let Err(why) = start(&store).await {
+            wrong.push(format!("a bit of byte {at}: {why}"));
+        }
+        std::fs::remove_dir_all(store.parent().unwrap()).unwrap();
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Abuse case H05: a log that is damaged before its end isn't one that a power cut tore: what comes after the damage was flushed.
+#[tokio::test]
+async fn a_log_that_is_damaged_in_the_middle_is_refused() {
+    let (folder, whole) = used(Signal::KILL).await;
+    let log = std::fs::read(format!("{}-wal", whole.display())).unwrap();
+    let length = log.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut dice = dice();
+    let mut wrong = Vec::new();
+    for _ in 0..rounds() {
+        let store = folder.path().join("damaged/relay.db");
+        copy(&whole, &store);
+        let mut damaged = log.clone();
+        let at = dice.below(length / 2);
+        damaged[at] ^= 1 << dice.below(8);
+        std::fs::write(format!("{}-wal", store.display()), damaged).unwrap();
+        if let Err(why) = start(&store).await {
+            wrong.push(format!("a bit of byte {at}: {why}"));
+        }
+        std::fs::remove_dir_all(store.parent().unwrap()).unwrap();
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Abuse case H07.
+#[tokio::test]
+async fn a_log_that_was_taken_away_is_missed() {
+    let (_folder, store) = used(Signal::KILL).await;
+    std::fs::remove_file(format!("{}-wal", store.display())).unwrap();
+    assert_eq!(start(&store).await, Ok(Fate::Refused));
+}
+
+/// Abuse case H07: a log of one time and a database of another.
+#[tokio::test]
+async fn a_log_of_another_time_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("s/relay.db");
+    let older = folder.path().join("older/relay.db");
+    let program = Program::start(&store, &[]);
+    put_some(&program, 0..ENVELOPES / 2).await;
+    program.signal(Signal::KILL);
+    program.end();
+    copy(&store, &older);
+    let program = Program::start(&store, &[]);
+    put_some(&program, ENVELOPES / 2..ENVELOPES).await;
+    read_some(&program).await;
+    program.signal(Signal::KILL);
+    program.end();
+    for (database, log) in [(&store, &older), (&older, &store)] {
+        let mixed = folder.path().join("mixed/relay.db");
+        copy(database, &mixed);
+        let log = format!("{}-wal", log.display());
+        std::fs::copy(log, format!("{}-wal", mixed.display())).unwrap();
+        start(&mixed).await.unwrap();
+        std::fs::remove_dir_all(mixed.parent().unwrap()).unwrap();
+    }
+}
