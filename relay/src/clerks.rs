@@ -34,7 +34,7 @@ pub(crate) enum Report {
     /// The answer to [`Question::Expired`], and whether there may be more.
     Expired { rows: Vec<ExpiredRow>, more: bool },
     /// A question can't be answered: the store can't be read.
-    Unreadable(sqlx::Error),
+    Unreadable(StoreError),
 }
 
 /// The office's end of both.
@@ -100,7 +100,8 @@ async fn look_up(
     reports: mpsc::UnboundedSender<Report>,
 ) -> Result<(), sqlx::Error> {
     while let Some(question) = questions.recv().await {
-        let report = answer(&mut reader, question).await.unwrap_or_else(Report::Unreadable);
+        let report = answer(&mut reader, question).await;
+        let report = report.unwrap_or_else(|error| Report::Unreadable(reader.suspect(error)));
         reports.send(report).ok();
     }
     reader.close().await

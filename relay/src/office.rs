@@ -334,7 +334,7 @@ impl Office {
     async fn hear(&mut self, report: Option<Report>) -> Result<(), StoreError> {
         match report {
             None => Err(StoreError::Stopped),
-            Some(Report::Unreadable(source)) => Err(StoreError::Unknown { source }),
+            Some(Report::Unreadable(error)) => Err(error),
             Some(Report::Written(batch, outcome)) => self.written(*batch, outcome),
             Some(Report::Bundles {
                 mailbox,

@@ -270,9 +270,11 @@ fn damaged(path: &Path, detail: &str) -> StoreError {
 
 /// SQLite's word that the file is malformed is damage, everything else an ordinary failure.
 fn suspect(path: &Path, source: sqlx::Error) -> StoreError {
-    // SQLITE_CORRUPT and SQLITE_NOTADB.
-    match primary_code(&source) {
-        Some(11 | 26) => damaged(path, &source.to_string()),
+    // SQLITE_CORRUPT and SQLITE_NOTADB. So is a row that isn't as we write them.
+    match (primary_code(&source), &source) {
+        (Some(11 | 26), _) | (_, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) => {
+            damaged(path, &source.to_string())
+        }
         _ => StoreError::Sql {
             path: path.to_owned(),
             source,

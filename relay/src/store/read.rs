@@ -1,4 +1,4 @@
-//! Reading the store: all but the bodies at the start, then what isn't in memory.
+//! Reading the store: all of it at the start, then what isn't in memory.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, QueryBuilder, Row, Sqlite};
 use wire::frame::Stored;
 
-use super::rows::{Head, PutRecord, apart, heads, records};
+use super::rows::{Head, PutRecord, apart, heads_of, records};
 use super::{Reader, Record, StoreError, primary_code, signed, suspect};
 
 /// Rows of expired puts read at a time: up to 10 MiB.
@@ -32,7 +32,7 @@ impl Reader {
         Ok(())
     }
 
-    /// These bundles, as many as are there and whole.
+    /// These bundles, as many as are there.
     pub(crate) async fn bundles(&mut self, numbers: &[i64]) -> Result<Vec<Found>, sqlx::Error> {
         let mut query = QueryBuilder::<Sqlite>::new("SELECT number, heads, bodies FROM bundles WHERE number IN (");
         let mut list = query.separated(", ");
@@ -43,11 +43,8 @@ impl Reader {
         let rows = query.build().persistent(false).fetch_all(&mut self.connection).await?;
         let mut found = Vec::new();
         for row in rows {
-            let number: i64 = row.try_get(0)?;
-            match apart(row.try_get(1)?, Bytes::from(row.try_get::<Vec<u8>, _>(2)?)) {
-                Ok(envelopes) => found.push((number, envelopes)),
-                Err(error) => tracing::error!(number, %error, "a bundle in the store can't be read"),
-            }
+            let bodies = Bytes::from(row.try_get::<Vec<u8>, _>(2)?);
+            found.push((row.try_get(0)?, apart(row.try_get(1)?, bodies).map_err(decode)?));
         }
         Ok(found)
     }
@@ -82,6 +79,11 @@ impl Reader {
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
     }
+
+    /// What it means that something can't be read.
+    pub(crate) fn suspect(&self, error: sqlx::Error) -> StoreError {
+        suspect(&self.path, error)
+    }
 }
 
 type Decode = fn(&SqliteRow) -> Result<Record, sqlx::Error>;
@@ -112,13 +114,17 @@ const RECORDS: [(&str, Decode); 4] = [
             })
         },
     ),
-    ("SELECT number, mailbox, heads FROM bundles ORDER BY number", |row| {
-        Ok(Record::Bundle {
-            number: row.try_get(0)?,
-            mailbox: row.try_get(1)?,
-            heads: heads(row.try_get(2)?).map_err(decode)?,
-        })
-    }),
+    // The bodies are only looked at: what is damaged is better found now.
+    (
+        "SELECT number, mailbox, heads, bodies FROM bundles ORDER BY number",
+        |row| {
+            Ok(Record::Bundle {
+                number: row.try_get(0)?,
+                mailbox: row.try_get(1)?,
+                heads: heads_of(row.try_get(2)?, row.try_get(3)?).map_err(decode)?,
+            })
+        },
+    ),
     ("SELECT records, expires, how FROM remembered ORDER BY number", |row| {
         Ok(Record::Puts { records: puts(row, 0)? })
     }),

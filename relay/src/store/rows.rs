@@ -142,6 +142,17 @@ pub(crate) fn heads(bytes: &[u8]) -> Result<Vec<Head>, BadRow> {
     Ok(heads)
 }
 
+/// The heads of a bundle whose bodies are as they were written.
+pub(crate) fn heads_of(head_bytes: &[u8], bodies: &[u8]) -> Result<Vec<Head>, BadRow> {
+    let heads = heads(head_bytes)?;
+    let bytes: u64 = heads.iter().map(|head| u64::from(head.bytes)).sum();
+    if u64::try_from(unchecked(bodies)?.len()) == Ok(bytes) {
+        Ok(heads)
+    } else {
+        Err(BadRow)
+    }
+}
+
 /// A bundle taken apart: each envelope's head and body.
 pub(crate) fn apart(head_bytes: &[u8], mut bodies: Bytes) -> Result<Vec<(Head, Bytes)>, BadRow> {
     bodies.truncate(unchecked(&bodies)?.len());
