@@ -4,10 +4,10 @@
 //! What is inside an envelope, who says it and what it decides is deliberately not here, and can't be: this crate depends
 //! on `wire` and on nothing else of ours.
 //!
-//! One envelope's way: [`Relay`] accepts a socket, `door` makes a websocket of it (in `tls`, if so set), `session` speaks
-//! the frames, `office` takes the orders, `desk` decides them over `mailbox`es, `clerks` have the `store` write and read,
-//! and an `outbox` leads back to a session. Where several nodes share a database, `shared` takes the place of the last three
-//! and the `office`.
+//! One envelope's way: [`Relay`] accepts a connection, `door` makes a websocket of it (in `tls`, if so set), `socket` reads its
+//! frames and `session` speaks them, the `office`'s counter takes the orders, `desk` decides them over `mailbox`es and what is
+//! `known`, `clerks` have the `store` write and read, and an `outbox` leads back to a session. Where several nodes share a
+//! database, `shared` takes the place of office, desk, clerks and store.
 //!
 //! Beside it: `addresses` bound what each address may cost and `memory` what all may; `health` and `metrics` say how it
 //! goes, and `operator` to whom.

@@ -580,3 +580,165 @@ fn farewell(content: &[u8]) -> Result<Bytes, Fault> {
     }
     Ok(Bytes::copy_from_slice(code))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use std::task::Waker;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use wire::envelope::Envelope;
+
+    use super::*;
+    use crate::memory::Memory;
+
+    const MASK: [u8; 4] = [1, 2, 3, 4];
+
+    async fn pair(memory: &Memory) -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(Doorstep::new(stream.into(), memory.charge(1000)));
+        socket.welcome();
+        (socket, client)
+    }
+
+    /// A frame as a client sends it.
+    fn frame(first: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match u16::try_from(content.len()) {
+            Ok(short) if short < 126 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+            Ok(middle) => {
+                bytes.push(0x80 | 126);
+                bytes.put_u16(middle);
+            }
+            Err(_) => {
+                bytes.push(0x80 | 127);
+                bytes.put_u64(content.len() as u64);
+            }
+        }
+        bytes.extend(MASK);
+        bytes.extend(content.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    /// What comes until `most` messages did, or the end.
+    async fn messages(socket: &mut Socket, most: usize) -> Result<Vec<Vec<u8>>, Fault> {
+        let mut came = Vec::new();
+        let taken = poll_fn(|context| {
+            socket.poll_take(context, |message| {
+                if let Message::Binary(bytes) = message {
+                    came.push(bytes.to_vec());
+                }
+                Ok(came.len() < most)
+            })
+        });
+        taken.await.map(|()| came)
+    }
+
+    #[tokio::test]
+    async fn frames_of_every_length_come_through_in_whatever_pieces_they_arrive() {
+        let lengths = [0, 1, 125, 126, 4096, 65_535, 65_536, 100_000, 131_072, 7, 33_000];
+        let contents = lengths.map(|length: usize| (0..length).map(|at| (at % 251) as u8).collect::<Vec<_>>());
+        let bytes = contents
+            .iter()
+            .flat_map(|content| frame(0x82, content))
+            .collect::<Vec<_>>();
+        for piece in [bytes.len(), 40_000, 1000] {
+            let (mut socket, mut client) = pair(&Memory::default()).await;
+            let sent = async {
+                for piece in bytes.chunks(piece) {
+                    client.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (came, ()) = tokio::join!(messages(&mut socket, contents.len()), sent);
+            assert!(came.unwrap() == contents, "in pieces of {piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_isnt_wanted_yet_is_held_and_comes_without_anything_new() {
+        let (mut socket, mut client) = pair(&Memory::default()).await;
+        let bytes = [frame(0x82, b"one"), frame(0x82, b"two"), frame(0x82, b"three")].concat();
+        client.write_all(&bytes).await.unwrap();
+        assert_eq!(messages(&mut socket, 1).await, Ok(vec![b"one".to_vec()]));
+        assert_eq!(
+            messages(&mut socket, 2).await,
+            Ok(vec![b"two".to_vec(), b"three".to_vec()])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_growing_frame_is_counted_and_cut_when_memory_is_used_up() {
+        let memory = Memory::new(400_000);
+        let (mut socket, mut client) = pair(&memory).await;
+        let bytes = frame(0x82, &[0; 120_000]);
+        let (first, rest) = bytes.split_at(60_000);
+        client.write_all(first).await.unwrap();
+        // All of it is read when as much is held; what was only announced isn't counted.
+        let mut context = Context::from_waker(Waker::noop());
+        while socket.filled < first.len() {
+            assert!(socket.poll_take(&mut context, |_| Ok(true)).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert!((61_000..=121_000).contains(&memory.used()), "{}", memory.used());
+        let elsewhere = memory.charge(400_000);
+        client.write_all(&rest[..10_000]).await.unwrap();
+        assert_eq!(messages(&mut socket, 1).await, Err(Fault::Starved));
+        drop((elsewhere, socket));
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_written_in_order_however_little_is_taken_at_a_time() {
+        let (mut socket, mut client) = pair(&Memory::default()).await;
+        let mut expected = Vec::new();
+        for sequence in 1..=100 {
+            let length = [1024, 65_536][usize::try_from(sequence).unwrap() % 2];
+            let envelope = Envelope::from_bytes(vec![(sequence % 251) as u8; length].into()).unwrap();
+            let deliver = RelayFrame::Deliver {
+                sequence,
+                received: 5,
+                envelope,
+            };
+            socket.push(&deliver);
+            let content = deliver.encode();
+            let header = FrameHeader {
+                opcode: OpCode::Data(Data::Binary),
+                ..FrameHeader::default()
+            };
+            header.format(content.len() as u64, &mut expected).unwrap();
+            expected.extend_from_slice(&content);
+        }
+        let mut written = Written::default();
+        let writing = poll_fn(|context| socket.poll_write(context, &mut written));
+        let reading = async {
+            let mut came = vec![0; expected.len()];
+            tokio::io::AsyncReadExt::read_exact(&mut client, &mut came)
+                .await
+                .unwrap();
+            came
+        };
+        let (wrote, came) = tokio::join!(writing, reading);
+        wrote.unwrap();
+        assert!(came == expected, "other bytes came");
+        assert_eq!(
+            (written.frames, written.answers, written.bytes),
+            (100, 0, expected.len())
+        );
+        assert_eq!(written.envelope_bytes, 50 * (1024 + 65_536));
+    }
+
+    #[test]
+    fn a_mask_is_taken_off_whatever_the_length() {
+        for length in 0..40 {
+            let plain: Vec<u8> = (0..length).collect();
+            let mut masked = frame(0x82, &plain).split_off(6);
+            unmask(&mut masked, MASK);
+            assert_eq!(masked, plain);
+        }
+    }
+}
