@@ -37,17 +37,18 @@ impl Bound {
     }
 }
 
-pub const LIVE_MANY: Bound = at_most("live, many in flight: CPU per message", 1.6, "x floor").until(4.5);
+pub const LIVE_MANY: Bound = at_most("live, many in flight: CPU per message", 1.6, "x floor").until(5.5);
 pub const LIVE_ONE: Bound = at_most("live, one in flight: CPU per message", 1.15, "x floor").until(2.3);
 pub const PING_PONG: Bound = at_most("ping-pong p50", 1.15, "x floor").until(1.4);
 
-pub const ENQUEUE_REDIS: Bound = at_least("durable enqueue: rate", 0.7, "x Redis, AOF always");
+pub const ENQUEUE_REDIS: Bound = at_least("durable enqueue: rate", 0.7, "x Redis, AOF always").until(0.5);
 /// Where there is no Redis, the floor's price of one message in flight (7.1 us where the goals come from) says how fast the machine is:
 /// 0.7 of what Redis did is 5.1 us over 0.7.
 pub const ENQUEUE_ALONE: Bound = at_most("durable enqueue: CPU per message", 1.0, "x floor, one in flight").until(1.5);
-pub const ENQUEUE_JETSTREAM: Bound = at_least("durable enqueue: rate", 20.0, "x JetStream, sync always");
+pub const ENQUEUE_JETSTREAM: Bound = at_least("durable enqueue: rate", 20.0, "x JetStream, sync always").until(12.0);
 /// Debian's nats-server can't flush always: what it needs for a message without, and one flush of this disk.
-pub const ENQUEUE_FLUSHES: Bound = at_least("durable enqueue: rate", 20.0, "x JetStream and a flush for each");
+pub const ENQUEUE_FLUSHES: Bound =
+    at_least("durable enqueue: rate", 20.0, "x JetStream and a flush for each").until(10.0);
 
 pub const DURABLE: Bound = at_most("live and durable: CPU per message", 1.0, "x mosquitto QoS 1");
 /// Where there is no mosquitto: its 17.1 us, as above.
