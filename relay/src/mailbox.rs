@@ -392,7 +392,7 @@ impl Mailbox {
         }
     }
 
-    /// The bundles of what the window has room for, from the next on, without the first few that the reader has.
+    /// The bundles that hold what the window has room for, from this number on.
     pub(crate) fn bundles_ahead(&self, from: u64) -> Vec<i64> {
         let start = self.bundles.partition_point(|bundle| bundle.last < from);
         let mut room = WINDOW_BYTES.saturating_sub(self.in_flight_bytes);
@@ -513,7 +513,7 @@ impl Mailbox {
         }
     }
 
-    /// What the next expects of a fresh put of this id: to whom more to say that it is stored.
+    /// The fresh put of this id, for whoever repeats it.
     pub(crate) fn fresh(&mut self, id: &PutId) -> Option<&mut Fresh> {
         self.fresh.iter_mut().rev().find(|fresh| fresh.id == *id)
     }

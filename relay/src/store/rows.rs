@@ -1,5 +1,5 @@
-//! Rows that hold many: a bundle of neighbours in one mailbox, and the memory of many puts. A row for each envelope or put would
-//! cost several times as much (`shared/notes` of the project measured it; so does its bench).
+//! Rows that hold many: a bundle of neighbours in one mailbox, and the memory of many puts. A row for each envelope or put cost
+//! several times as much: an entry in an index for each, and a statement's values for each.
 
 use bytes::{Buf, BufMut, Bytes};
 use wire::frame::{PutId, Stored};
