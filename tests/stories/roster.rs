@@ -52,6 +52,7 @@ async fn those_at_the_gate_can_watch_a_change_and_not_take_it_back() {
     }
     let before = world.epoch().await;
     alice.approves(&request).await;
+    bob.sees_decisions(&request, 1).await;
     let (standing, _) = tokio::join!(world.learns(&request), bob.approves(&request));
     assert_eq!(
         (standing.state, standing.by.as_slice()),

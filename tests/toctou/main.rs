@@ -125,7 +125,8 @@ fn nothing_runs_but_what_was_approved() {
 /// Not asserted: how wide the two doors are that remain open, for the documentation.
 #[test]
 fn the_moments_that_remain_are_measured() {
-    for (prey, score) in race(OPEN, attempts() / 10) {
+    // Of few on a busy machine, each may come too late.
+    for (prey, score) in race(OPEN, (attempts() / 10).max(400)) {
         let ended = score.ran + score.slipped;
         println!(
             "{prey:?}: {} of {ended} runs got something else at the last moment",
