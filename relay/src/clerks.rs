@@ -5,7 +5,7 @@
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::store::{Batch, BatchError, ExpiredRow, Found, Reader, Store, StoreError, Writer};
+use crate::store::{Batch, BatchError, Found, Reader, Store, StoreError, Writer};
 
 /// What the desk wants to know.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) enum Question {
         connection: u64,
         numbers: Vec<i64>,
     },
-    /// Which puts have expired at this time; and fold the log into the file while at it.
+    /// Which rows of puts have expired at this time; and fold the log into the file while at it.
     Expired { now: u64 },
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Report {
         found: Vec<Found>,
     },
     /// The answer to [`Question::Expired`], and whether there may be more.
-    Expired { rows: Vec<ExpiredRow>, more: bool },
+    Expired { rows: Vec<i64>, more: bool },
     /// A question can't be answered: the store can't be read.
     Unreadable(StoreError),
 }

@@ -60,7 +60,7 @@ pub(crate) struct Bounds {
 
 /// About what each takes in memory, in bytes, with what the collections set aside.
 const WAITING_COST: usize = 80;
-const PUT_COST: usize = 40;
+const PUT_COST: usize = 42;
 const MAILBOX_COST: usize = 768;
 const CAPABILITY_COST: usize = 128;
 
@@ -130,8 +130,6 @@ pub(crate) struct Desk {
     wakers: Vec<Waker>,
     soon: Vec<Outbox>,
 }
-
-pub(crate) use sweep::SWEPT;
 
 impl Desk {
     pub(crate) fn new(bounds: Bounds, clock: Clock, health: Health, questions: Questions) -> Self {
@@ -305,9 +303,7 @@ impl Desk {
             .ok_or(NOT_ALLOWED)?;
         let slot = mailbox.capability(&order.capability).ok_or(NOT_ALLOWED)?;
         let print = self.known.print(mailbox.number, &order.id);
-        let remembered = self.known.count();
-        let (known, remember) = self.known.look(print).ok_or(NOT_ALLOWED)?;
-        if let Some(known) = known.filter(|known| known.expires > now) {
+        if let Some(known) = self.known.get(print).filter(|known| known.expires > now) {
             if !known.is(order.content) {
                 return Err(Verdict::Refuse(Reason::IdUsed, 0));
             }
@@ -334,7 +330,7 @@ impl Desk {
             return Err(Verdict::Refuse(Reason::Busy, SOON_MS));
         }
         let full = self.waiting_bytes + u64::from(bytes) > self.bounds.bytes;
-        if full || remembered >= self.bounds.puts {
+        if full || self.known.count() >= self.bounds.puts {
             return Err(Verdict::Refuse(Reason::Busy, LATER_MS));
         }
         let expires = now + u64::from(order.ttl_seconds) * 1000;
@@ -358,7 +354,7 @@ impl Desk {
             expires,
             standing: Standing::Fresh,
         };
-        remember.remember(remembered);
+        self.known.remember(print, remembered);
         self.health.metrics.accepted.inc();
         self.waiting_count += 1;
         self.waiting_bytes += u64::from(bytes);

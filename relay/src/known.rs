@@ -4,13 +4,16 @@
 //! What is written of it and when is deliberately not here (see `desk` and `store`).
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use wire::frame::PutId;
 
-/// Maps of which each grows by itself: one for all would stand still for half a second now and then to grow.
-const SHARDS: usize = 1024;
+/// Logs of which each grows by itself: one for all would stand still for half a second now and then to grow.
+const LOGS: usize = 1024;
+
+/// So many are kept in front of the logs at most.
+const LATELY: usize = 1024;
 
 /// The content of a put whose envelope nobody compared in the way of today's relays: it is taken for equal to any.
 pub(crate) const UNCOMPARED: u64 = 0;
@@ -100,27 +103,117 @@ impl Hasher for Plain {
     }
 }
 
-type Shard = HashMap<u64, Kept, BuildHasherDefault<Plain>>;
+/// Puts that are fresh no more, in the order in which that came about. Nobody looks for one of them unless somebody repeats a put, or
+/// the filter errs.
+#[derive(Default)]
+struct Log {
+    prints: Vec<u64>,
+    puts: Vec<Kept>,
+}
+
+impl Log {
+    /// The last of this print.
+    fn get(&self, print: Print) -> Option<Kept> {
+        // Many are compared at a time before one after the other.
+        if !self.prints.contains(&print.0) {
+            return None;
+        }
+        let at = self.prints.iter().rposition(|known| *known == print.0)?;
+        self.puts.get(at).copied()
+    }
+
+    fn push(&mut self, print: Print, kept: Kept) {
+        self.prints.push(print.0);
+        self.puts.push(kept);
+    }
+
+    /// Forgets those that have expired, and gives back a burst's room. Says how many there were.
+    fn sweep(&mut self, now: u64) -> usize {
+        let before = self.puts.len();
+        let mut puts = self.puts.iter();
+        self.prints
+            .retain(|_| puts.next().is_some_and(|kept| kept.open().expires > now));
+        self.puts.retain(|kept| kept.open().expires > now);
+        if self.puts.len() < self.puts.capacity() / 4 {
+            self.prints.shrink_to(self.puts.len() * 2);
+            self.puts.shrink_to(self.puts.len() * 2);
+        }
+        before - self.puts.len()
+    }
+}
+
+/// A Bloom filter in front of a log. All bits of one print are in one word, so that a look waits for one place in memory.
+#[derive(Default)]
+struct Filter(Vec<u64>);
+
+impl Filter {
+    fn over(log: &Log) -> Self {
+        let mut filter = Self(vec![0; Self::words(log)]);
+        for print in &log.prints {
+            filter.tell(Print(*print));
+        }
+        filter
+    }
+
+    /// How long the filter is: eight to sixteen bits for each put that there is room for.
+    fn words(log: &Log) -> usize {
+        log.prints.capacity().div_ceil(8).next_power_of_two()
+    }
+
+    /// The word of a print, and its bits there.
+    fn bits(&self, print: Print) -> (usize, u64) {
+        let word = usize::try_from(print.0 & u64::from(u32::MAX)).unwrap_or_default();
+        let bit = |shift: u32| 1 << (print.0 >> shift & 63);
+        (word & self.0.len().wrapping_sub(1), bit(22) | bit(28) | bit(34))
+    }
+
+    fn may_hold(&self, print: Print) -> bool {
+        let (word, bits) = self.bits(print);
+        self.0.get(word).is_some_and(|word| word & bits == bits)
+    }
+
+    fn tell(&mut self, print: Print) {
+        let (word, bits) = self.bits(print);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bits;
+        }
+    }
+}
 
 /// See the module.
 pub(crate) struct Known {
-    shards: Vec<Shard>,
+    fresh: HashMap<u64, Kept, BuildHasherDefault<Plain>>,
+    /// Those that were fresh until lately, and the rest in many logs, of which each grows and is swept by itself. They go there many
+    /// at a time: so the processor waits for the memory of several at once.
+    lately: Log,
+    logs: Vec<Log>,
+    /// Over each of those, and what of them is in `lately`.
+    filters: Vec<Filter>,
+    /// How many are in the logs, and which is swept next.
+    logged: usize,
+    swept: usize,
     keys: RandomState,
-    count: usize,
 }
 
 impl Known {
     pub(crate) fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+        let mut known = Self {
+            fresh: HashMap::default(),
+            lately: Log::default(),
+            logs: Vec::new(),
+            filters: Vec::new(),
+            logged: 0,
+            swept: 0,
             keys: RandomState::new(),
-            count: 0,
-        }
+        };
+        known.logs.resize_with(LOGS, Log::default);
+        known.filters.resize_with(LOGS, || Filter::over(&Log::default()));
+        known
     }
 
-    /// How many puts are remembered.
+    /// How many puts are remembered, some of them a while longer than they have to be.
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.fresh.len() + self.lately.puts.len() + self.logged
     }
 
     /// Names the put of this id into the mailbox of this number.
@@ -128,81 +221,83 @@ impl Known {
         Print(self.keys.hash_one((mailbox, id)))
     }
 
-    #[cfg(test)]
+    /// What is remembered of a put.
     pub(crate) fn get(&self, print: Print) -> Option<Remembered> {
-        let shard = self.shards.get(shard(print))?;
-        shard.get(&print.0).copied().map(Kept::open)
-    }
-
-    pub(crate) fn remember(&mut self, print: Print, remembered: Remembered) {
-        if let Some(shard) = self.shards.get_mut(shard(print))
-            && shard.insert(print.0, Kept::of(remembered)).is_none()
-        {
-            self.count += 1;
-        }
-    }
-
-    /// What is remembered of a put, and the place to remember it anew: one look for both, because most looks miss every cache.
-    pub(crate) fn look(&mut self, print: Print) -> Option<(Option<Remembered>, Place<'_>)> {
-        let entry = self.shards.get_mut(shard(print))?.entry(print.0);
-        let known = match &entry {
-            Entry::Occupied(entry) => Some(entry.get().open()),
-            Entry::Vacant(_) => None,
+        let kept = match self.fresh.get(&print.0) {
+            Some(fresh) => *fresh,
+            None if !self.filters.get(log(print))?.may_hold(print) => return None,
+            None => self
+                .lately
+                .get(print)
+                .or_else(|| self.logs.get(log(print))?.get(print))?,
         };
-        let count = &mut self.count;
-        Some((known, Place { entry, count }))
+        Some(kept.open())
+    }
+
+    /// Remembers a put, or remembers it anew.
+    pub(crate) fn remember(&mut self, print: Print, remembered: Remembered) {
+        let kept = Kept::of(remembered);
+        if remembered.standing == Standing::Fresh {
+            self.fresh.insert(print.0, kept);
+            return;
+        }
+        if let Some(filter) = self.filters.get_mut(log(print)) {
+            filter.tell(print);
+        }
+        self.lately.push(print, kept);
+        if self.lately.puts.len() >= LATELY {
+            self.put_away();
+        }
     }
 
     /// Notes that a put that was fresh stands differently now.
     pub(crate) fn settle(&mut self, print: Print, standing: Standing) {
-        if let Some(kept) = self
-            .shards
-            .get_mut(shard(print))
-            .and_then(|shard| shard.get_mut(&print.0))
-        {
-            *kept = Kept::of(Remembered {
+        if let Some(kept) = self.fresh.remove(&print.0) {
+            let settled = Remembered {
                 standing,
                 ..kept.open()
-            });
+            };
+            self.remember(print, settled);
         }
     }
 
-    /// Forgets a put that expires by that time; one that was put again since is remembered anew.
-    pub(crate) fn forget(&mut self, print: Print, expires: u64) {
-        let Some(shard) = self.shards.get_mut(shard(print)) else {
-            return;
-        };
-        if let Entry::Occupied(entry) = shard.entry(print.0)
-            && entry.get().open().expires <= expires
-        {
-            entry.remove();
-            self.count -= 1;
+    /// A fresh put wasn't taken after all.
+    pub(crate) fn forget(&mut self, print: Print) {
+        self.fresh.remove(&print.0);
+    }
+
+    /// Forgets some of what has expired: each call looks through the next of many parts.
+    pub(crate) fn sweep(&mut self, now: u64) {
+        self.put_away();
+        if let (Some(log), Some(filter)) = (self.logs.get_mut(self.swept), self.filters.get_mut(self.swept)) {
+            let gone = log.sweep(now);
+            self.logged -= gone;
+            if gone > 0 {
+                *filter = Filter::over(log);
+            }
         }
-        // A burst's room is given back.
-        if shard.len() < shard.capacity() / 8 {
-            shard.shrink_to(shard.len() * 2);
+        self.swept = (self.swept + 1) % LOGS;
+    }
+
+    fn put_away(&mut self) {
+        self.logged += self.lately.puts.len();
+        for (print, kept) in self.lately.prints.drain(..).zip(self.lately.puts.drain(..)) {
+            let print = Print(print);
+            if let (Some(filter), Some(log)) = (self.filters.get_mut(log(print)), self.logs.get_mut(log(print))) {
+                log.push(print, kept);
+                if filter.0.len() == Filter::words(log) {
+                    filter.tell(print);
+                } else {
+                    *filter = Filter::over(log);
+                }
+            }
         }
     }
 }
 
-/// Where a put is remembered.
-pub(crate) struct Place<'a> {
-    entry: Entry<'a, u64, Kept>,
-    count: &'a mut usize,
-}
-
-impl Place<'_> {
-    pub(crate) fn remember(self, remembered: Remembered) {
-        if matches!(self.entry, Entry::Vacant(_)) {
-            *self.count += 1;
-        }
-        self.entry.insert_entry(Kept::of(remembered));
-    }
-}
-
-/// By bits that the maps themselves use least.
-fn shard(print: Print) -> usize {
-    usize::try_from(print.0 >> 40).unwrap_or_default() % SHARDS
+/// By bits that the filter doesn't use.
+fn log(print: Print) -> usize {
+    usize::try_from(print.0 >> 40).unwrap_or_default() % LOGS
 }
 
 #[cfg(test)]
@@ -228,10 +323,83 @@ mod tests {
         assert_eq!(known.get(print), Some(Remembered { standing, ..PUT }));
         // Another mailbox's put of the same id is another.
         assert_eq!(known.get(known.print(2, &[1; 16])), None);
-        known.forget(print, 999);
+        sweep(&mut known, 999);
         assert_eq!(known.count(), 1);
-        known.forget(print, 1_000);
+        sweep(&mut known, 1_000);
         assert_eq!((known.count(), known.get(print)), (0, None));
+    }
+
+    #[test]
+    fn one_that_was_not_taken_is_forgotten() {
+        let mut known = Known::new();
+        let print = known.print(1, &[1; 16]);
+        known.remember(print, PUT);
+        known.forget(print);
+        assert_eq!((known.count(), known.get(print)), (0, None));
+    }
+
+    fn sweep(known: &mut Known, now: u64) {
+        (0..LOGS).for_each(|_| known.sweep(now));
+    }
+
+    const MANY: u32 = 20_000;
+
+    fn many(known: &Known) -> Vec<Print> {
+        let id = |number: u32| u128::from(number).to_be_bytes();
+        (0..MANY).map(|number| known.print(1, &id(number))).collect()
+    }
+
+    const FLUSHED: Remembered = Remembered {
+        standing: Standing::Flushed,
+        ..PUT
+    };
+
+    #[test]
+    fn of_many_each_is_remembered_and_forgotten_in_its_time() {
+        let mut known = Known::new();
+        let prints = many(&known);
+        for (print, expires) in prints.iter().zip(1..) {
+            assert_eq!(known.get(*print), None);
+            known.remember(*print, Remembered { expires, ..PUT });
+            known.settle(*print, Standing::Flushed);
+        }
+        assert_eq!(known.count(), prints.len());
+        sweep(&mut known, 15_000);
+        for (print, expires) in prints.iter().zip(1..) {
+            let remembered = Remembered { expires, ..FLUSHED };
+            assert_eq!(known.get(*print), (expires > 15_000).then_some(remembered));
+        }
+        assert_eq!(known.count(), 5_000);
+        let room: usize = known.logs.iter().map(|log| log.prints.capacity()).sum();
+        assert!(room < prints.len(), "a burst's room is given back: {room}");
+    }
+
+    #[test]
+    fn one_put_again_after_it_expired_is_known_as_it_was_put_last() {
+        let mut known = Known::new();
+        let prints = many(&known);
+        prints.iter().for_each(|print| known.remember(*print, FLUSHED));
+        let again = Remembered {
+            expires: 2_000,
+            content: 8,
+            ..FLUSHED
+        };
+        known.remember(prints[0], again);
+        assert_eq!(known.get(prints[0]), Some(again));
+        sweep(&mut known, PUT.expires);
+        assert_eq!((known.get(prints[0]), known.count()), (Some(again), 1));
+    }
+
+    #[test]
+    fn nearly_every_new_put_is_told_from_the_known_by_the_filter() {
+        let mut known = Known::new();
+        let prints = many(&known);
+        let (old, new) = prints.split_at(10_000);
+        old.iter().for_each(|print| known.remember(*print, FLUSHED));
+        let may_be = |print: &&Print| known.filters[log(**print)].may_hold(**print);
+        assert_eq!(old.iter().filter(may_be).count(), old.len());
+        let errors = new.iter().filter(may_be).count();
+        assert!(errors < new.len() / 20, "{errors} of {}", new.len());
     }
 
     #[test]

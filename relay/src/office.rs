@@ -20,9 +20,8 @@ use wire::mailbox::CapabilityHash;
 
 use crate::addresses::Visitor;
 use crate::clerks::{Clerks, Report};
-use crate::desk::{Bounds, Desk, SWEPT};
+use crate::desk::{Bounds, Desk};
 use crate::outbox::Outbox;
-use crate::store::rows::PutRecord;
 use crate::store::{Batch, BatchError, Store, StoreError};
 use crate::{Clock, health::Health};
 
@@ -342,7 +341,7 @@ impl Office {
                 asked,
                 found,
             }) => self.at_desk(|desk| desk.bundles(&mailbox, connection, &asked, found)),
-            Some(Report::Expired { rows, more }) => self.forget(rows, more).await,
+            Some(Report::Expired { rows, more }) => self.at_desk(|desk| desk.forget(rows, more)),
         }
     }
 
@@ -378,15 +377,6 @@ impl Office {
             self.hatch.make_room();
         }
         Ok(())
-    }
-
-    /// Forgets puts that have expired, some at a time, with others in between.
-    async fn forget(&self, rows: Vec<(i64, Vec<PutRecord>)>, more: bool) -> Result<(), StoreError> {
-        for records in rows.iter().flat_map(|(_, records)| records.chunks(SWEPT)) {
-            self.at_desk(|desk| desk.forget(records))?;
-            tokio::task::yield_now().await;
-        }
-        self.at_desk(|desk| desk.forgot(rows.iter().map(|(number, _)| *number), more))
     }
 
     async fn sweep(&self) -> Result<(), StoreError> {

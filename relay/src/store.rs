@@ -20,7 +20,7 @@ mod upgrade;
 mod write;
 
 use lock::Lock;
-pub(crate) use read::{ExpiredRow, Found};
+pub(crate) use read::Found;
 use rows::{BundleRow, Head, PutRecord, PutsRows};
 
 /// The newest layout that this program knows.

@@ -174,7 +174,7 @@ impl Desk {
                     self.waiting_count -= 1;
                     self.waiting_bytes -= u64::from(waiting.bytes);
                 }
-                self.known.forget(fresh.print, waiting.expires);
+                self.known.forget(fresh.print);
                 not_stored(fresh);
             });
             if mailbox.is_halfway() {

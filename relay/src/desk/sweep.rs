@@ -6,10 +6,12 @@ use super::Desk;
 use crate::clerks::Question;
 use crate::mailbox::Mailbox;
 use crate::store::Change;
-use crate::store::rows::PutRecord;
 
 /// Most envelopes looked at, and most mailboxes closed, at a time, so that a sweep never holds up the others for long.
-pub(crate) const SWEPT: usize = 2000;
+pub(super) const SWEPT: usize = 2000;
+
+/// Parts of the memory of puts that are looked through for what has expired, each second: all of them in half a minute.
+const PARTS_SWEPT: usize = 32;
 
 /// How finely the time of the next look at a mailbox is noted, in milliseconds.
 const LOOK_EVERY_MS: u64 = 1000;
@@ -34,6 +36,9 @@ impl Desk {
         }
         if self.failing {
             self.batch.probe = true;
+        }
+        for _ in 0..PARTS_SWEPT {
+            self.known.sweep(now);
         }
         self.sweeps += 1;
         // Once an hour is often enough for what is kept a month.
@@ -135,16 +140,8 @@ impl Desk {
         self.health.metrics.expired.inc_by(gone);
     }
 
-    /// Forgets puts that have expired, as the store has them.
-    pub(crate) fn forget(&mut self, records: &[PutRecord]) {
-        for record in records {
-            let print = self.known.print(record.mailbox, &record.id);
-            self.known.forget(print, record.expires);
-        }
-    }
-
-    /// All of these rows are forgotten; and whether there is more to forget at once.
-    pub(crate) fn forgot(&mut self, rows: impl Iterator<Item = i64>, more: bool) {
+    /// All puts of these rows have expired: the store can forget them; and whether there are more.
+    pub(crate) fn forget(&mut self, rows: Vec<i64>, more: bool) {
         self.batch.forget.extend(rows);
         self.sweeping = false;
         // Asked for only when these are gone from the store, else they would come again.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use wire::frame::Done;
 use wire::mailbox::Capability;
 
+use super::sweep::SWEPT;
 use super::*;
 use crate::addresses::Visitor;
 use crate::clerks::Question;
@@ -449,8 +450,10 @@ fn what_expires_is_taken_out_some_at_a_time() {
     }
     assert!(looks > 3, "{looks}");
     assert_eq!((world.desk.waiting_count, world.desk.waiting_bytes), (0, 0));
-    // Their bundles go, too.
+    // Their bundles go, too, and what was remembered of them.
     assert!(world.desk.next_batch(true).unwrap().empty.len() > 90);
+    (0..32).for_each(|_| world.desk.sweep());
+    assert_eq!(world.desk.known.count(), 0);
 }
 
 /// A desk whose clock can be moved, with a mailbox in which envelopes `waiting` wait.

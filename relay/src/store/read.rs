@@ -9,14 +9,11 @@ use wire::frame::Stored;
 use super::rows::{Head, PutRecord, apart, heads_of, records};
 use super::{Reader, Record, StoreError, primary_code, signed, suspect};
 
-/// Rows of expired puts read at a time: up to 10 MiB.
+/// Rows of expired puts taken out at a time.
 const EXPIRED_ROWS: usize = 64;
 
 /// A bundle as it was read.
 pub(crate) type Found = (i64, Vec<(Head, Bytes)>);
-
-/// A row of expired puts as it was read.
-pub(crate) type ExpiredRow = (i64, Vec<PutRecord>);
 
 impl Reader {
     /// Hands every record to `take`: mailboxes first, bundles in the order of their acceptance.
@@ -49,19 +46,16 @@ impl Reader {
         Ok(found)
     }
 
-    /// Some of the puts that have expired, and whether there may be more.
-    pub(crate) async fn expired_puts(&mut self, now: u64) -> Result<(Vec<ExpiredRow>, bool), sqlx::Error> {
-        let rows = sqlx::query(
-            "SELECT number, records, expires, how FROM remembered WHERE expires <= ? ORDER BY expires LIMIT ?",
-        )
-        .bind(signed(now))
-        .bind(i64::try_from(EXPIRED_ROWS).unwrap_or(i64::MAX))
-        .fetch_all(&mut self.connection)
-        .await?;
+    /// Some of the rows whose puts have all expired, by their numbers, and whether there may be more.
+    pub(crate) async fn expired_puts(&mut self, now: u64) -> Result<(Vec<i64>, bool), sqlx::Error> {
+        let rows: Vec<i64> =
+            sqlx::query_scalar("SELECT number FROM remembered WHERE expires <= ? ORDER BY expires LIMIT ?")
+                .bind(signed(now))
+                .bind(i64::try_from(EXPIRED_ROWS).unwrap_or(i64::MAX))
+                .fetch_all(&mut self.connection)
+                .await?;
         let more = rows.len() == EXPIRED_ROWS;
-        let expired: Result<Vec<ExpiredRow>, sqlx::Error> =
-            rows.iter().map(|row| Ok((row.try_get(0)?, puts(row, 1)?))).collect();
-        Ok((expired?, more))
+        Ok((rows, more))
     }
 
     /// Folds what is committed into the file, off the path of the commits.
