@@ -31,15 +31,12 @@ pub(crate) const ORDERS: usize = 256;
 /// How often expired envelopes are swept, and a failing disk is tried again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// How long an answer that can wait for others waits at most, and how often the batch that gathers is looked at.
-const LINGER: Duration = Duration::from_millis(1);
-
-/// For how many times of that a reader who is there has to acknowledge an envelope before it is written after all, and twice that
-/// at most: what is acknowledged first needs no place on the disk.
-const LOOK_EVERY: u32 = 4;
+/// How long an answer that can wait for others waits at most, and a reader who is there has to acknowledge an envelope before it is
+/// written after all, or twice that: what is acknowledged first needs no place on the disk.
+const LINGER: Duration = Duration::from_millis(4);
 
 /// For how many times that the memory of acknowledged puts alone may wait. A kill may take it (`PROTOCOL.md`, section 5).
-const LINGERS: u32 = 250;
+const LINGERS: u32 = 62;
 
 /// A put that passed every check that needs no mailbox.
 pub(crate) struct PutOrder {
@@ -310,16 +307,16 @@ impl Office {
         let mut desk = hatch.desk().map_err(|_| StoreError::Stopped)?;
         desk.report();
         if self.writing.is_none() && (self.due || desk.is_urgent()) {
-            (self.lingers, self.due) = (None, false);
+            self.due = false;
+            // The clock of those who wait goes on: batch upon batch, it would never strike.
+            self.lingers = self.lingers.map(|_| 0);
             if let Some(batch) = desk.next_batch(self.finishing) {
                 self.writing = self.clerks.batches.try_send(batch).is_ok().then(Instant::now);
             }
         }
         let waits = self.writing.is_some() || desk.gathers() || desk.waits_for_a_nudge();
         let begins = self.lingers.is_none() && waits;
-        if begins {
-            self.lingers = Some(0);
-        }
+        self.lingers = waits.then(|| self.lingers.unwrap_or(0));
         // While a batch is written nobody needs to ring for the next, and while it lingers only for what is urgent.
         let told = match (self.writing, self.lingers) {
             (Some(_), _) => URGENT,
@@ -396,7 +393,7 @@ impl Office {
         let lingers = self.lingers.map_or(0, |lingers| lingers + 1);
         let overdue = self.at_desk(|desk| {
             desk.nudge();
-            lingers.is_multiple_of(LOOK_EVERY) && desk.is_overdue()
+            desk.is_overdue()
         })?;
         self.due |= self.writing.is_none() && (overdue || lingers >= LINGERS);
         self.lingers = (lingers < LINGERS || self.due).then_some(lingers);

@@ -129,7 +129,7 @@ impl Outbox {
     }
 
     /// Queues an answer that needn't go out by itself. Who waits for few is woken when half of them are there; who streams is woken
-    /// when there are many, or something else is to be done. Says whom to wake, or that it should be [`Outbox::nudge`]d soon.
+    /// when there are many, or all, or something else is to be done. Says whom to wake, or that it should be [`Outbox::nudge`]d soon.
     pub(crate) fn answer_soon(&self, frame: RelayFrame) -> Soon {
         let mut queue = self.shared.queue();
         let pushed = queue.push(Out::Answer(frame), &self.shared.memory);
@@ -138,7 +138,7 @@ impl Outbox {
         }
         queue.unheard += 1;
         let few = queue.owed <= FEW && queue.unheard * 2 >= queue.owed;
-        if few || queue.unheard >= MANY {
+        if few || queue.unheard >= MANY.min(queue.owed) {
             queue.unheard = 0;
             return Soon::Wake(queue.waker.take());
         }
@@ -342,6 +342,15 @@ mod tests {
         outgoing.owes(MANY);
         assert!(take(&mut outgoing).is_empty());
         for _ in 1..MANY {
+            assert!(matches!(answer(), Soon::Nudge | Soon::Wake(None)));
+        }
+        assert!(matches!(answer(), Soon::Wake(Some(_))));
+        take(&mut outgoing);
+        outgoing.written(MANY, MANY, 0);
+        // And of the last as soon as there are no more: three were owed before.
+        outgoing.owes(17);
+        assert!(take(&mut outgoing).is_empty());
+        for _ in 1..20 {
             assert!(matches!(answer(), Soon::Nudge | Soon::Wake(None)));
         }
         assert!(matches!(answer(), Soon::Wake(Some(_))));

@@ -214,3 +214,31 @@ async fn five_hundred_slow_sockets_dont_hurt_an_honest_client() {
     assert_eq!(world.metric("sockets{login=\"after\"}").await, 2);
     sender.put_stored(mailbox.put(200)).await;
 }
+
+#[tokio::test]
+async fn a_reader_who_acknowledges_nothing_is_no_reason_to_wait_while_others_keep_the_disk_busy() {
+    let world = World::new().await;
+    let (mut reader, mut sender, mailbox) = world.pair().await;
+    reader.read().await;
+    // One flush follows the other: this mailbox's reader is away.
+    let away = Mailbox::new(77);
+    let mut owner = world.client(&away.key).await;
+    owner.allow(&away.capability, 10_000, 1 << 26).await;
+    let mut busy = world.client(&key(78)).await;
+    let busy = async {
+        for number in 0_u64.. {
+            let mut put = away.put(0);
+            put.id[..8].copy_from_slice(&number.to_be_bytes());
+            busy.put_stored(put).await;
+        }
+    };
+    let stored = async {
+        for id in 1..=20 {
+            sender.put_stored(mailbox.put(id)).await;
+        }
+    };
+    tokio::select! {
+        () = busy => {}
+        () = stored => {}
+    }
+}
