@@ -265,10 +265,15 @@ fn obey(args: Args) -> Result<(), CliError> {
         return Ok(());
     }
     start_log(in_force.log_format, in_force.log_level);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::Start)?;
+    // On one core, one thread for all: whoever is woken has their turn after those who were there, so that much is read before
+    // much is written, and nothing is handed from thread to thread.
+    let is_alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let mut runtime = if is_alone {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = runtime.enable_all().build().map_err(CliError::Start)?;
     runtime.block_on(service::serve(in_force.config))
 }
 
