@@ -14,15 +14,17 @@ use wire::mailbox::CapabilityHash;
 
 mod delivery;
 mod flush;
+mod keys;
 mod owner;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
+use self::keys::Keys;
 use crate::Clock;
 use crate::clerks::Questions;
 use crate::health::Health;
-use crate::known::{Known, Remembered, Standing};
+use crate::known::{Known, Print, Remembered, Standing};
 use crate::mailbox::{Fresh, Mailbox};
 use crate::memory::Charge;
 use crate::metrics::measure;
@@ -91,7 +93,7 @@ pub(crate) struct Desk {
     latest: u64,
     places: Vec<Option<Place>>,
     vacant: Vec<usize>,
-    by_key: HashMap<[u8; 32], usize>,
+    by_key: Keys,
     mailbox_count: usize,
     capability_count: usize,
     reader_count: usize,
@@ -126,6 +128,9 @@ pub(crate) struct Desk {
     /// The store took nothing the last time.
     failing: bool,
     questions: Questions,
+    /// Since the last visit.
+    accepted: u64,
+    delivered: u64,
     /// Whom to wake when all is decided, and whom soon.
     wakers: Vec<Waker>,
     soon: Vec<Outbox>,
@@ -141,7 +146,7 @@ impl Desk {
             latest: 0,
             places: Vec::new(),
             vacant: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: Keys::new(),
             mailbox_count: 0,
             capability_count: 0,
             reader_count: 0,
@@ -167,6 +172,8 @@ impl Desk {
             sweeps: 0,
             failing: false,
             questions,
+            accepted: 0,
+            delivered: 0,
             wakers: Vec::new(),
             soon: Vec::new(),
         }
@@ -284,19 +291,19 @@ impl Desk {
     }
 
     fn put(&mut self, order: PutOrder) {
-        if let Err(verdict) = self.judge(&order, self.latest) {
-            match verdict {
-                Verdict::Wait => {}
-                Verdict::Stored(how) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
-                Verdict::Refuse(reason, retry_after_ms) => refuse(&order.outbox, order.id, reason, retry_after_ms),
-            }
+        match self.judge(&order, self.latest) {
+            Ok(place) => self.accept(place, order),
+            Err(Verdict::Wait) => {}
+            Err(Verdict::Stored(how)) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
+            Err(Verdict::Refuse(reason, retry_after_ms)) => refuse(&order.outbox, order.id, reason, retry_after_ms),
         }
     }
 
-    fn judge(&mut self, order: &PutOrder, now: u64) -> Result<(), Verdict> {
+    /// Whether a put may be accepted, and where: its mailbox's place, its capability's quota, and its name in memory.
+    fn judge(&mut self, order: &PutOrder, now: u64) -> Result<(usize, u16, Print), Verdict> {
         const NOT_ALLOWED: Verdict = Verdict::Refuse(Reason::NotAllowed, 0);
         // One answer for an unknown mailbox and for an unknown capability, before anything that depends on the mailbox.
-        let at = self.by_key.get(&order.mailbox).copied().ok_or(NOT_ALLOWED)?;
+        let at = self.by_key.find(&order.mailbox).ok_or(NOT_ALLOWED)?;
         let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
         let mailbox = mailbox
             .and_then(|place| place.mailbox.as_deref_mut())
@@ -318,8 +325,7 @@ impl Desk {
                 }
             }
         }
-        let body = order.envelope.as_bytes();
-        let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(order.envelope.bucket()).unwrap_or(u32::MAX);
         mailbox
             .admits(slot, bytes)
             .map_err(|reason| Verdict::Refuse(reason, QUOTA_MS))?;
@@ -333,16 +339,26 @@ impl Desk {
         if full || self.known.count() >= self.bounds.puts {
             return Err(Verdict::Refuse(Reason::Busy, LATER_MS));
         }
-        let expires = now + u64::from(order.ttl_seconds) * 1000;
+        Ok((at, slot, print))
+    }
+
+    fn accept(&mut self, (at, slot, print): (usize, u16, Print), order: PutOrder) {
+        let place = self.places.get_mut(at).and_then(Option::as_mut);
+        let Some(mailbox) = place.and_then(|place| place.mailbox.as_deref_mut()) else {
+            return;
+        };
+        let expires = self.latest + u64::from(order.ttl_seconds) * 1000;
+        let body = order.envelope.into_bytes();
+        let bytes = body.len();
         let fresh = Fresh {
             id: order.id,
             print,
             content: order.content,
-            body: body.clone(),
-            sender: order.outbox.clone(),
+            body,
+            sender: order.outbox,
             repeated: Vec::new(),
         };
-        mailbox.accept(slot, now, expires, fresh);
+        mailbox.accept(slot, self.latest, expires, fresh);
         if let Some(reserve) = mailbox.wants_reserve() {
             if self.batch.reserved.insert(mailbox.number, reserve).is_none() {
                 self.reserves.push(at);
@@ -355,11 +371,11 @@ impl Desk {
             standing: Standing::Fresh,
         };
         self.known.remember(print, remembered);
-        self.health.metrics.accepted.inc();
+        self.accepted += 1;
         self.waiting_count += 1;
-        self.waiting_bytes += u64::from(bytes);
+        self.waiting_bytes += bytes as u64;
         self.fresh_count += 1;
-        self.fresh_bytes += body.len();
+        self.fresh_bytes += bytes;
         self.look_by(at, expires);
         self.list(at);
         if self.at(at).is_some_and(|place| place.seat.is_none()) {
@@ -370,7 +386,6 @@ impl Desk {
         }
         self.urgent |= self.fresh_count >= GROUP;
         self.pump(at);
-        Ok(())
     }
 
     /// Says how much there is, for the operator and for the ceiling on memory.
@@ -400,8 +415,8 @@ impl Desk {
 
     /// The place of this key, which is made if it isn't there.
     fn place(&mut self, key: [u8; 32]) -> usize {
-        if let Some(at) = self.by_key.get(&key) {
-            return *at;
+        if let Some(at) = self.by_key.find(&key) {
+            return at;
         }
         let place = Some(Place {
             key,
@@ -448,7 +463,7 @@ impl Desk {
 
     /// The mailbox of a key, and where.
     fn find(&mut self, key: &[u8; 32]) -> Option<(usize, &mut Mailbox)> {
-        let at = *self.by_key.get(key)?;
+        let at = self.by_key.find(key)?;
         Some((at, self.mailbox(at)?))
     }
 
@@ -461,8 +476,17 @@ impl Desk {
         }
     }
 
-    /// Whom to wake, after the desk is left; `spare` is for those to come.
+    /// Ends a visit at the desk: counts what came of it, and says whom to wake; `spare` is for those to come.
     pub(crate) fn wakers(&mut self, spare: Vec<Waker>) -> Vec<Waker> {
+        let metrics = &self.health.metrics;
+        for (counter, count) in [
+            (&metrics.accepted, &mut self.accepted),
+            (&metrics.delivered, &mut self.delivered),
+        ] {
+            if *count > 0 {
+                counter.inc_by(std::mem::take(count));
+            }
+        }
         std::mem::replace(&mut self.wakers, spare)
     }
 

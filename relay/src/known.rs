@@ -187,7 +187,7 @@ pub(crate) struct Known {
     /// at a time: so the processor waits for the memory of several at once.
     lately: Log,
     logs: Vec<Log>,
-    /// Over each of those, and what of them is in `lately`.
+    /// Over each of those, and what of the others will be in it.
     filters: Vec<Filter>,
     /// How many are in the logs, and which is swept next.
     logged: usize,
@@ -236,14 +236,19 @@ impl Known {
 
     /// Remembers a put, or remembers it anew.
     pub(crate) fn remember(&mut self, print: Print, remembered: Remembered) {
-        let kept = Kept::of(remembered);
-        if remembered.standing == Standing::Fresh {
-            self.fresh.insert(print.0, kept);
-            return;
-        }
+        // Now, because it was looked at just before.
         if let Some(filter) = self.filters.get_mut(log(print)) {
             filter.tell(print);
         }
+        let kept = Kept::of(remembered);
+        if remembered.standing == Standing::Fresh {
+            self.fresh.insert(print.0, kept);
+        } else {
+            self.settled(print, kept);
+        }
+    }
+
+    fn settled(&mut self, print: Print, kept: Kept) {
         self.lately.push(print, kept);
         if self.lately.puts.len() >= LATELY {
             self.put_away();
@@ -257,7 +262,7 @@ impl Known {
                 standing,
                 ..kept.open()
             };
-            self.remember(print, settled);
+            self.settled(print, Kept::of(settled));
         }
     }
 
@@ -269,28 +274,40 @@ impl Known {
     /// Forgets some of what has expired: each call looks through the next of many parts.
     pub(crate) fn sweep(&mut self, now: u64) {
         self.put_away();
-        if let (Some(log), Some(filter)) = (self.logs.get_mut(self.swept), self.filters.get_mut(self.swept)) {
-            let gone = log.sweep(now);
+        let gone = self.logs.get_mut(self.swept).map_or(0, |log| log.sweep(now));
+        if gone > 0 {
             self.logged -= gone;
-            if gone > 0 {
-                *filter = Filter::over(log);
-            }
+            self.filter_anew(self.swept);
         }
         self.swept = (self.swept + 1) % LOGS;
     }
 
     fn put_away(&mut self) {
-        self.logged += self.lately.puts.len();
-        for (print, kept) in self.lately.prints.drain(..).zip(self.lately.puts.drain(..)) {
-            let print = Print(print);
-            if let (Some(filter), Some(log)) = (self.filters.get_mut(log(print)), self.logs.get_mut(log(print))) {
-                log.push(print, kept);
-                if filter.0.len() == Filter::words(log) {
-                    filter.tell(print);
-                } else {
-                    *filter = Filter::over(log);
+        let mut lately = std::mem::take(&mut self.lately);
+        self.logged += lately.puts.len();
+        let mut grown = Vec::new();
+        for (print, kept) in lately.prints.drain(..).zip(lately.puts.drain(..)) {
+            let at = log(Print(print));
+            if let Some(log) = self.logs.get_mut(at) {
+                let is_full = log.prints.len() == log.prints.capacity();
+                log.push(Print(print), kept);
+                if is_full {
+                    grown.push(at);
                 }
             }
+        }
+        self.lately = lately;
+        grown.into_iter().for_each(|at| self.filter_anew(at));
+    }
+
+    fn filter_anew(&mut self, at: usize) {
+        let (Some(over), Some(filter)) = (self.logs.get(at), self.filters.get_mut(at)) else {
+            return;
+        };
+        *filter = Filter::over(over);
+        let others = self.fresh.keys().chain(&self.lately.prints).map(|print| Print(*print));
+        for print in others.filter(|print| log(*print) == at) {
+            filter.tell(print);
         }
     }
 }

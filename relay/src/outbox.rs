@@ -68,9 +68,13 @@ struct Queue {
     /// Frames, and bytes of the envelopes among them, that are queued or were taken and aren't written.
     frames: usize,
     bytes: usize,
-    /// Requests that aren't answered, and answers that its connection wasn't woken for.
+    /// Requests that aren't answered or whose answer isn't written, and answers that can wait for others.
     owed: usize,
-    unheard: usize,
+    waiting: usize,
+    /// What is queued is to be written: there is something in it that can't wait, or enough that can.
+    due: bool,
+    /// Nothing waits for others any more.
+    hurries: bool,
     /// Somebody will wake the connection soon.
     soon: bool,
     /// Nobody drains it any more.
@@ -128,18 +132,19 @@ impl Outbox {
         self.push(out)
     }
 
-    /// Queues an answer that needn't go out by itself. Who waits for few is woken when half of them are there; who streams is woken
-    /// when there are many, or all, or something else is to be done. Says whom to wake, or that it should be [`Outbox::nudge`]d soon.
+    /// Queues an answer that needn't go out by itself: each write wakes the other side. To whoever waits for few it goes when half of
+    /// them are there, and to whoever streams when there are many, or all, or something that can't wait. Says whom to wake, or that the
+    /// queue should be [`Outbox::nudge`]d soon.
     pub(crate) fn answer_soon(&self, frame: RelayFrame) -> Soon {
         let mut queue = self.shared.queue();
         let pushed = queue.push(Out::Answer(frame), &self.shared.memory);
         if pushed.is_err() {
             return Soon::Wake(queue.waker.take());
         }
-        queue.unheard += 1;
-        let few = queue.owed <= FEW && queue.unheard * 2 >= queue.owed;
-        if few || queue.unheard >= MANY.min(queue.owed) {
-            queue.unheard = 0;
+        queue.waiting += 1;
+        let few = queue.owed <= FEW && queue.waiting * 2 >= queue.owed;
+        if queue.due || few || queue.waiting >= MANY.min(queue.owed) {
+            queue.due = true;
             return Soon::Wake(queue.waker.take());
         }
         if std::mem::replace(&mut queue.soon, true) {
@@ -149,16 +154,21 @@ impl Outbox {
         }
     }
 
-    /// Whom to wake for what it wasn't woken for.
+    /// What waits for others has waited long enough. Says whom to wake.
     pub(crate) fn nudge(&self) -> Option<Waker> {
         let mut queue = self.shared.queue();
         queue.soon = false;
-        if queue.unheard > 0 { queue.waker.take() } else { None }
+        if queue.waiting == 0 {
+            return None;
+        }
+        queue.due = true;
+        queue.waker.take()
     }
 
     fn push(&self, out: Out) -> Result<Option<Waker>, Gone> {
         let mut queue = self.shared.queue();
         let pushed = queue.push(out, &self.shared.memory);
+        queue.due = true;
         let waker = queue.waker.take();
         drop(queue);
         match pushed {
@@ -219,16 +229,21 @@ impl Outgoing {
         self.shared.queue().owed += requests;
     }
 
-    /// Moves all that is queued into `taken`, which is empty. What is taken counts until it is [`Outgoing::written`]. If there is
-    /// nothing, the connection is woken when there is.
+    /// Moves all that is queued into `taken`, which is empty, if any of it is to be written now. What is taken counts until it is
+    /// [`Outgoing::written`]. If there is nothing, the connection is woken when there is.
     pub(crate) fn take(&mut self, taken: &mut VecDeque<Out>, context: &mut Context<'_>) {
         let mut queue = self.shared.queue();
-        queue.unheard = 0;
-        if queue.outs.is_empty() {
+        if queue.outs.is_empty() || !(queue.due || queue.hurries) {
             queue.waker = Some(context.waker().clone());
         } else {
+            (queue.due, queue.waiting) = (false, 0);
             std::mem::swap(&mut queue.outs, taken);
         }
+    }
+
+    /// From now on no answer waits for others: the connection ends.
+    pub(crate) fn hurry(&mut self) {
+        self.shared.queue().hurries = true;
     }
 
     /// So many frames, so many of them answers, with so many bytes of envelopes, are written.
@@ -327,6 +342,8 @@ mod tests {
         assert!(take(&mut outgoing).is_empty());
         assert!(matches!(answer(), Soon::Nudge));
         assert!(matches!(answer(), Soon::Wake(None)));
+        // Also if the connection is at work for another reason.
+        assert!(take(&mut outgoing).is_empty());
         assert!(outbox.nudge().is_some());
         assert_eq!(take(&mut outgoing).len(), 2);
         outgoing.written(2, 2, 0);
@@ -354,5 +371,20 @@ mod tests {
             assert!(matches!(answer(), Soon::Nudge | Soon::Wake(None)));
         }
         assert!(matches!(answer(), Soon::Wake(Some(_))));
+    }
+
+    #[test]
+    fn an_answer_that_can_wait_goes_with_what_cant_and_at_the_end() {
+        let (outbox, mut outgoing) = outbox(Memory::default());
+        let answer = || outbox.answer_soon(RelayFrame::Displaced);
+        outgoing.owes(100);
+        assert!(take(&mut outgoing).is_empty());
+        assert!(matches!(answer(), Soon::Nudge));
+        outbox.deliver(RelayFrame::Displaced, 1).unwrap();
+        assert_eq!(take(&mut outgoing).len(), 2);
+        assert!(matches!(answer(), Soon::Wake(None)));
+        assert!(take(&mut outgoing).is_empty());
+        outgoing.hurry();
+        assert_eq!(take(&mut outgoing).len(), 1);
     }
 }

@@ -338,6 +338,7 @@ impl Session {
 
     /// Writes until every request is answered and nothing is left to write.
     async fn last_answers(&mut self) {
+        self.outgoing.hurry();
         poll_fn(|context| match self.poll_write(context) {
             Poll::Pending if self.intake.unanswered > 0 || self.stalled_since.is_some() => Poll::Pending,
             _ => Poll::Ready(()),
@@ -548,6 +549,9 @@ impl Intake {
         let malformed = |_| End::Close(Close::Malformed);
         if let Some(put) = Put::decode_borrowed(bytes).map_err(malformed)? {
             return Ok(self.put(put));
+        }
+        if let Some(sequence) = ClientFrame::acknowledges(bytes) {
+            return Ok(Some(self.order(OwnerOrder::Ack { sequence })));
         }
         let frame = ClientFrame::decode(Bytes::copy_from_slice(bytes)).map_err(malformed)?;
         let order = match frame {

@@ -58,7 +58,7 @@ impl Desk {
             match seat.outbox.queue(Out::Deliver(frame, bytes)) {
                 Ok(waker) => {
                     self.wakers.extend(waker);
-                    self.health.metrics.delivered.inc();
+                    self.delivered += 1;
                 }
                 Err(Gone) => {
                     // Cut off; what it didn't get waits for the next reader.
@@ -73,7 +73,7 @@ impl Desk {
     /// The store's answer with bundles for a reader, who may be gone by now.
     pub(crate) fn bundles(&mut self, key: &[u8; 32], connection: u64, asked: &[i64], found: Vec<Found>) {
         self.now();
-        let Some(at) = self.by_key.get(key).copied() else {
+        let Some(at) = self.by_key.find(key) else {
             return;
         };
         let Some(place) = self.places.get_mut(at).and_then(Option::as_mut) else {

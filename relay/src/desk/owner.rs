@@ -51,7 +51,7 @@ impl Desk {
     }
 
     pub(super) fn leave(&mut self, key: &[u8; 32], connection: u64) {
-        let Some(at) = self.by_key.get(key).copied() else {
+        let Some(at) = self.by_key.find(key) else {
             return;
         };
         let Some(place) = self.at(at) else { return };
@@ -62,7 +62,7 @@ impl Desk {
     }
 
     pub(super) fn acknowledge(&mut self, key: &[u8; 32], sequence: u64) {
-        let Some(at) = self.by_key.get(key).copied() else {
+        let Some(at) = self.by_key.find(key) else {
             return;
         };
         let Some(place) = self.places.get_mut(at).and_then(Option::as_mut) else {
@@ -183,7 +183,7 @@ impl Desk {
     }
 
     pub(super) fn close(&mut self, key: &[u8; 32], outbox: Outbox) {
-        if let Some(at) = self.by_key.get(key).copied() {
+        if let Some(at) = self.by_key.find(key) {
             self.close_mailbox(at);
         }
         self.answers.push((outbox, RelayFrame::Done(Done::CloseMailbox)));

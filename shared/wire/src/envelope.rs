@@ -180,6 +180,12 @@ impl Envelope {
         &self.bytes
     }
 
+    /// The bytes, for whoever keeps them.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// The length in bytes: one of [`ENVELOPE_BYTES`].
     #[must_use]
     pub fn bucket(&self) -> usize {

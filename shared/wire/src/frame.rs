@@ -239,6 +239,16 @@ impl Put {
 }
 
 impl ClientFrame {
+    /// The sequence number of a frame that lies in somebody else's buffer, if it is an `ack` and whole: every second frame of a reader
+    /// is one, and this takes no memory for it.
+    #[must_use]
+    pub fn acknowledges(frame: &[u8]) -> Option<u64> {
+        match frame.split_first() {
+            Some((&kind::ACK, sequence)) => sequence.try_into().ok().map(u64::from_be_bytes),
+            _ => None,
+        }
+    }
+
     /// Reads a frame that a client sent.
     ///
     /// # Errors
