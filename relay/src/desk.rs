@@ -256,11 +256,30 @@ impl Desk {
     }
 
     /// Takes some orders, all of them at one moment.
-    pub(crate) fn take(&mut self, orders: impl Iterator<Item = Order>) {
+    pub(crate) fn take(&mut self, orders: &mut Vec<Order>) {
         self.now();
-        for order in orders {
+        if orders.len() > 1 {
+            self.look_ahead(orders);
+        }
+        for order in orders.drain(..) {
             self.serve(order);
         }
+    }
+
+    /// Looks at what remembering these puts will need, so that the processor waits for all of it at once.
+    fn look_ahead(&mut self, orders: &mut [Order]) {
+        for order in orders.iter_mut() {
+            if let Order::Put(put) = order
+                && let Some((_, mailbox)) = self.find(&put.mailbox)
+            {
+                let number = mailbox.number;
+                put.sought = Some((number, self.known.print(number, &put.id)));
+            }
+        }
+        self.known.look_ahead(orders.iter().filter_map(|order| match order {
+            Order::Put(put) => put.sought.map(|(_, print)| print),
+            Order::Owner { .. } => None,
+        }));
     }
 
     fn serve(&mut self, order: Order) {
@@ -309,7 +328,8 @@ impl Desk {
             .and_then(|place| place.mailbox.as_deref_mut())
             .ok_or(NOT_ALLOWED)?;
         let slot = mailbox.capability(&order.capability).ok_or(NOT_ALLOWED)?;
-        let print = self.known.print(mailbox.number, &order.id);
+        let sought = order.sought.filter(|(number, _)| *number == mailbox.number);
+        let print = sought.map_or_else(|| self.known.print(mailbox.number, &order.id), |(_, print)| print);
         if let Some(known) = self.known.get(print).filter(|known| known.expires > now) {
             if !known.is(order.content) {
                 return Err(Verdict::Refuse(Reason::IdUsed, 0));

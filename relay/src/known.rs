@@ -234,6 +234,17 @@ impl Known {
         Some(kept.open())
     }
 
+    /// Has the filters at hand for these.
+    pub(crate) fn look_ahead(&self, prints: impl Iterator<Item = Print>) {
+        let may_be = prints.filter(|print| {
+            self.filters
+                .get(log(*print))
+                .is_some_and(|filter| filter.may_hold(*print))
+        });
+        // Else nothing of it would be done.
+        std::hint::black_box(may_be.count());
+    }
+
     /// Remembers a put, or remembers it anew.
     pub(crate) fn remember(&mut self, print: Print, remembered: Remembered) {
         // Now, because it was looked at just before.

@@ -21,6 +21,7 @@ use wire::mailbox::CapabilityHash;
 use crate::addresses::Visitor;
 use crate::clerks::{Clerks, Report};
 use crate::desk::{Bounds, Desk};
+use crate::known::Print;
 use crate::outbox::Outbox;
 use crate::store::{Batch, BatchError, Store, StoreError};
 use crate::{Clock, health::Health};
@@ -49,6 +50,8 @@ pub(crate) struct PutOrder {
     pub(crate) envelope: Envelope,
     /// What tells it from another envelope (see `known`).
     pub(crate) content: u64,
+    /// Set at the desk: under which name it was looked for in memory, in the mailbox of which number.
+    pub(crate) sought: Option<(i64, Print)>,
 }
 
 /// What the owner of a mailbox wants.
@@ -94,7 +97,7 @@ impl Counter {
     /// Hands in these orders, or as many as there is room for; the others stay.
     pub(crate) fn hand_in(&self, orders: &mut Vec<Order>) -> Result<(), OfficeClosed> {
         match self {
-            Self::Alone(hatch) => hatch.take(orders.drain(..)),
+            Self::Alone(hatch) => hatch.take(orders),
             Self::Shared(sender) => {
                 let mut waiting = std::mem::take(orders).into_iter();
                 for order in waiting.by_ref() {
@@ -116,7 +119,7 @@ impl Counter {
     /// Hands in an order, waiting for room.
     pub(crate) async fn order(&self, order: Order) -> Result<(), OfficeClosed> {
         match self {
-            Self::Alone(hatch) => hatch.take(std::iter::once(order)),
+            Self::Alone(hatch) => hatch.take(&mut vec![order]),
             Self::Shared(sender) => sender.send(order).await.map_err(|_| OfficeClosed),
         }
     }
@@ -171,7 +174,7 @@ impl Hatch {
         })
     }
 
-    fn take(&self, orders: impl Iterator<Item = Order>) -> Result<(), OfficeClosed> {
+    fn take(&self, orders: &mut Vec<Order>) -> Result<(), OfficeClosed> {
         if self.closed.load(Ordering::Acquire) {
             return Err(OfficeClosed);
         }

@@ -607,6 +607,7 @@ impl Intake {
             ttl_seconds: put.ttl_seconds,
             content: known::content(envelope.as_bytes()),
             envelope,
+            sought: None,
         }))
     }
 

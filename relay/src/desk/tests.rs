@@ -66,7 +66,7 @@ impl World {
             outbox: self.owner.0.clone(),
             order,
         };
-        self.desk.take(std::iter::once(order));
+        self.desk.take(&mut vec![order]);
     }
 
     fn put(&mut self, id: u8) {
@@ -83,8 +83,9 @@ impl World {
             ttl_seconds: 60,
             content: content(envelope.as_bytes()),
             envelope,
+            sought: None,
         });
-        self.desk.take(std::iter::once(order));
+        self.desk.take(&mut vec![order]);
     }
 
     fn flush(&mut self) {
