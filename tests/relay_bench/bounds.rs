@@ -37,8 +37,8 @@ impl Bound {
     }
 }
 
-pub const LIVE_MANY: Bound = at_most("live, many in flight: CPU per message", 1.6, "x floor").until(5.5);
-pub const LIVE_ONE: Bound = at_most("live, one in flight: CPU per message", 1.15, "x floor").until(2.3);
+pub const LIVE_MANY: Bound = at_most("live, many in flight: CPU per message", 1.6, "x floor").until(3.0);
+pub const LIVE_ONE: Bound = at_most("live, one in flight: CPU per message", 1.15, "x floor").until(1.6);
 pub const PING_PONG: Bound = at_most("ping-pong p50", 1.15, "x floor").until(1.4);
 
 pub const ENQUEUE_REDIS: Bound = at_least("durable enqueue: rate", 0.7, "x Redis, AOF always").until(0.5);

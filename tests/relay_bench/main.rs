@@ -182,7 +182,8 @@ const FEWER: u64 = 10;
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1).peekable();
     if arguments.peek().is_some_and(|argument| argument == FLOOR) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        // One thread on its one core, as our relay does.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return runtime.block_on(floor::serve()).map(|()| ExitCode::SUCCESS);
     }
     let wish = Wish::read(arguments)?;
@@ -226,9 +227,12 @@ async fn measure(load: &Load, programs: &Programs, wish: &Wish) -> Result<Report
         report.flushes.push(machine::flush_time(&machine::folder()?)?);
         if wish.has("messages") {
             say(&format!("round {} of {}", round + 1, load.rounds));
-            for server in &servers {
-                let measured = messages(load, server, &mut report).await;
-                measured.with_context(|| server.kind.name())?;
+            // Server by server at the same work, because the machine's speed drifts.
+            for each in Work::ALL {
+                for server in servers.iter().filter(|server| each.is_for(server.kind)) {
+                    let measured = work(load, each, server, &mut report).await;
+                    measured.with_context(|| server.kind.name())?;
+                }
             }
         }
     }
@@ -279,8 +283,33 @@ fn started(programs: &Programs, kind: Kind) -> Result<Server> {
         .with_context(|| format!("{} isn't installed", kind.name()))
 }
 
-/// One round of everything that is about single messages, as far as it is this server's work.
-async fn messages(load: &Load, server: &Server, report: &mut Report) -> Result<()> {
+/// What is about single messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    LiveMany,
+    LiveOne,
+    PingPong,
+    Durable,
+    Away,
+}
+
+impl Work {
+    const ALL: [Self; 5] = [Self::LiveMany, Self::LiveOne, Self::PingPong, Self::Durable, Self::Away];
+
+    /// Whether this server does it.
+    fn is_for(self, kind: Kind) -> bool {
+        let keeps_only = matches!(kind, Kind::Redis | Kind::JetStream | Kind::JetStreamAlways);
+        let keeps_too = matches!(kind, Kind::Ours | Kind::OursPostgres | Kind::Mosquitto);
+        match self {
+            Self::LiveMany | Self::LiveOne | Self::PingPong => !keeps_only,
+            Self::Durable => keeps_too,
+            Self::Away => keeps_only || keeps_too,
+        }
+    }
+}
+
+/// One round of one work.
+async fn work(load: &Load, work: Work, server: &Server, report: &mut Report) -> Result<()> {
     let Load {
         pairs,
         window,
@@ -289,30 +318,28 @@ async fn messages(load: &Load, server: &Server, report: &mut Report) -> Result<(
         ..
     } = *load;
     let kind = server.kind;
-    let keeps_only = matches!(kind, Kind::Redis | Kind::JetStream | Kind::JetStreamAlways);
-    let keeps = keeps_only || matches!(kind, Kind::Ours | Kind::OursPostgres | Kind::Mosquitto);
     let mut add = |row, round: Round| report.add(row, kind, round);
-    if !keeps_only {
-        let many = stream(server, pairs, window, Done::Delivered, span).await?;
-        add(Row::LiveMany, many);
-        add(Row::LiveOne, exchange(server, singles, span).await?);
-        add(Row::PingPong, exchange(server, 1, span).await?);
-    }
-    if keeps && !keeps_only {
-        add(Row::Durable, stream(server, pairs, window, Done::Both, span).await?);
-    }
-    if keeps {
-        let left = if kind == Kind::JetStreamAlways {
-            load.left / FEWER
-        } else {
-            load.left
-        };
-        let mut away = Away::new(server, pairs).await?;
-        add(Row::Enqueue, away.enqueue(server, left, ENQUEUED).await?);
-        if !keeps_only {
-            add(Row::Drain, away.drain(server).await?);
+    match work {
+        Work::LiveMany => add(
+            Row::LiveMany,
+            stream(server, pairs, window, Done::Delivered, span).await?,
+        ),
+        Work::LiveOne => add(Row::LiveOne, exchange(server, singles, span).await?),
+        Work::PingPong => add(Row::PingPong, exchange(server, 1, span).await?),
+        Work::Durable => add(Row::Durable, stream(server, pairs, window, Done::Both, span).await?),
+        Work::Away => {
+            let left = if kind == Kind::JetStreamAlways {
+                load.left / FEWER
+            } else {
+                load.left
+            };
+            let mut away = Away::new(server, pairs).await?;
+            add(Row::Enqueue, away.enqueue(server, left, ENQUEUED).await?);
+            if Work::Durable.is_for(kind) {
+                add(Row::Drain, away.drain(server).await?);
+            }
+            away.forget().await?;
         }
-        away.forget().await?;
     }
     Ok(())
 }
