@@ -19,7 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, interval, timeout};
@@ -64,6 +64,10 @@ use session::{House, Person};
 
 /// Files that a relay needs beside its connections: the store, its log and locks, the listener, the standard streams.
 const OTHER_FILES: usize = 64;
+
+/// Connections that the system keeps until they are accepted, if it keeps so many. Whoever doesn't fit tries again only after a second,
+/// and after a restart everybody comes at once.
+const BACKLOG: u32 = 4096;
 
 /// How long the accept loop rests when the system gives it no more sockets: spinning would help nobody.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -163,7 +167,7 @@ impl Relay {
         };
         let (office, counter) = Backend::open(&config, bounds, health.clone()).await?;
         let refused = |address| move |source| RelayError::Listen { address, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused(config.listen))?;
+        let listener = listen(config.listen).map_err(refused(config.listen))?;
         let address = listener.local_addr().map_err(refused(config.listen))?;
         let operator = match config.metrics {
             Some(address) => {
@@ -331,6 +335,18 @@ impl Backend {
             Self::Shared(office) => office.run(finish).await,
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart needn't wait for what the last connections left behind.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What the operator should know before anybody connects.
