@@ -373,12 +373,13 @@ impl Desk {
         let fresh = Fresh {
             id: order.id,
             print,
+            expires,
             content: order.content,
             body,
             sender: order.outbox,
             repeated: Vec::new(),
         };
-        mailbox.accept(slot, self.latest, expires, fresh);
+        mailbox.accept(slot, self.latest, fresh);
         if let Some(reserve) = mailbox.wants_reserve() {
             if self.batch.reserved.insert(mailbox.number, reserve).is_none() {
                 self.reserves.push(at);

@@ -4,7 +4,7 @@
 //! What is written of it and when is deliberately not here (see `desk` and `store`).
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use wire::frame::PutId;
@@ -266,20 +266,25 @@ impl Known {
         }
     }
 
-    /// Notes that a put that was fresh stands differently now.
-    pub(crate) fn settle(&mut self, print: Print, standing: Standing) {
-        if let Some(kept) = self.fresh.remove(&print.0) {
-            let settled = Remembered {
-                standing,
-                ..kept.open()
-            };
+    /// Notes that a put that was fresh, and expires then, stands differently now.
+    pub(crate) fn settle(&mut self, print: Print, expires: u64, standing: Standing) {
+        if let Some(fresh) = self.take_fresh(print, expires) {
+            let settled = Remembered { standing, ..fresh };
             self.settled(print, Kept::of(settled));
         }
     }
 
     /// A fresh put wasn't taken after all.
-    pub(crate) fn forget(&mut self, print: Print) {
-        self.fresh.remove(&print.0);
+    pub(crate) fn forget(&mut self, print: Print, expires: u64) {
+        self.take_fresh(print, expires);
+    }
+
+    /// Not another that was put under the same id when this one had expired.
+    fn take_fresh(&mut self, print: Print, expires: u64) -> Option<Remembered> {
+        match self.fresh.entry(print.0) {
+            Entry::Occupied(entry) if entry.get().open().expires == expires => Some(entry.remove().open()),
+            _ => None,
+        }
     }
 
     /// Forgets some of what has expired: each call looks through the next of many parts.
@@ -346,7 +351,7 @@ mod tests {
         let print = known.print(1, &[1; 16]);
         assert_eq!(known.get(print), None);
         known.remember(print, PUT);
-        known.settle(print, Standing::Acknowledged);
+        known.settle(print, PUT.expires, Standing::Acknowledged);
         let standing = Standing::Acknowledged;
         assert_eq!(known.get(print), Some(Remembered { standing, ..PUT }));
         // Another mailbox's put of the same id is another.
@@ -362,7 +367,9 @@ mod tests {
         let mut known = Known::new();
         let print = known.print(1, &[1; 16]);
         known.remember(print, PUT);
-        known.forget(print);
+        known.forget(print, 999);
+        assert_eq!(known.get(print), Some(PUT));
+        known.forget(print, PUT.expires);
         assert_eq!((known.count(), known.get(print)), (0, None));
     }
 
@@ -389,7 +396,7 @@ mod tests {
         for (print, expires) in prints.iter().zip(1..) {
             assert_eq!(known.get(*print), None);
             known.remember(*print, Remembered { expires, ..PUT });
-            known.settle(*print, Standing::Flushed);
+            known.settle(*print, expires, Standing::Flushed);
         }
         assert_eq!(known.count(), prints.len());
         sweep(&mut known, 15_000);

@@ -83,8 +83,9 @@ impl Waiting {
 #[derive(Debug)]
 pub(crate) struct Fresh {
     pub(crate) id: PutId,
-    /// Under which it is known.
+    /// Under which it is known, and until when.
     pub(crate) print: Print,
+    pub(crate) expires: u64,
     pub(crate) content: u64,
     pub(crate) body: Bytes,
     /// Who hears `stored`…
@@ -278,12 +279,12 @@ impl Mailbox {
     }
 
     /// Accepts an envelope: puts it behind all others and counts it. Says which number it got.
-    pub(crate) fn accept(&mut self, slot: u16, received: u64, expires: u64, fresh: Fresh) -> u64 {
+    pub(crate) fn accept(&mut self, slot: u16, received: u64, fresh: Fresh) -> u64 {
         let quota = self.quotas.get(usize::from(slot)).and_then(Option::as_ref);
         let waiting = Waiting {
             sequence: self.next_sequence,
             received,
-            expires,
+            expires: fresh.expires,
             capability: quota.map_or(0, |quota| quota.number),
             bytes: u32::try_from(fresh.body.len()).unwrap_or(u32::MAX),
             slot,

@@ -132,7 +132,7 @@ impl Desk {
                 flushed += 1;
                 self.fresh_count -= 1;
                 self.fresh_bytes -= fresh.body.len();
-                self.known.settle(fresh.print, Standing::Flushed);
+                self.known.settle(fresh.print, fresh.expires, Standing::Flushed);
                 for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
                     let how = Stored::Flushed;
                     let answer = Out::Answer(RelayFrame::Stored { id: fresh.id, how });
@@ -174,7 +174,7 @@ impl Desk {
                     self.waiting_count -= 1;
                     self.waiting_bytes -= u64::from(waiting.bytes);
                 }
-                self.known.forget(fresh.print);
+                self.known.forget(fresh.print, fresh.expires);
                 not_stored(fresh);
             });
             if mailbox.is_halfway() {

@@ -248,7 +248,7 @@ impl Left<'_> {
     /// An envelope left its mailbox by its owner's word before it was flushed: as good as flushed, and it needn't be any more, only
     /// the memory of its put. One that is just being written is written all the same.
     fn early(&mut self, mailbox: i64, waiting: &Waiting, fresh: Fresh) {
-        self.known.settle(fresh.print, Standing::Acknowledged);
+        self.known.settle(fresh.print, fresh.expires, Standing::Acknowledged);
         let put = PutRecord {
             mailbox,
             id: fresh.id,

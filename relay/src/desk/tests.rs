@@ -457,6 +457,21 @@ fn what_expires_is_taken_out_some_at_a_time() {
     assert_eq!(world.desk.known.count(), 0);
 }
 
+#[test]
+fn a_put_repeated_past_its_ttl_isnt_called_stored_because_the_first_is() {
+    let (mut world, clock) = aging(0);
+    world.put(1);
+    let slow = world.desk.next_batch(true).unwrap();
+    clock.fetch_add(61_000, Ordering::Relaxed);
+    world.put(1);
+    world.desk.written(&slow);
+    assert_eq!(said(&mut world.sender.1).len(), 1);
+    world.put(1);
+    assert!(said(&mut world.sender.1).is_empty());
+    world.flush();
+    assert_eq!(said(&mut world.sender.1).len(), 2);
+}
+
 /// A desk whose clock can be moved, with a mailbox in which envelopes `waiting` wait.
 fn aging(waiting: u8) -> (World, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(1_000_000));

@@ -18,13 +18,14 @@ fn put(mailbox: &mut Mailbox, bytes: usize, expires: u64) -> u64 {
     let fresh = Fresh {
         id: [0; 16],
         print: Print::default(),
+        expires,
         content: 1,
         body: vec![0; bytes].into(),
         sender: outbox(Memory::default()).0,
         repeated: Vec::new(),
     };
     let slot = mailbox.capability(&HASH).unwrap();
-    mailbox.accept(slot, 0, expires, fresh)
+    mailbox.accept(slot, 0, fresh)
 }
 
 /// Everything fresh is written and flushed, in one bundle of this number.
