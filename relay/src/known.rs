@@ -410,6 +410,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_fresh_all_the_while_is_remembered_when_it_settles() {
+        let mut known = Known::new();
+        let prints = many(&known);
+        let (slow, others) = prints.split_at(100);
+        slow.iter().for_each(|print| known.remember(*print, PUT));
+        others.iter().for_each(|print| known.remember(*print, FLUSHED));
+        sweep(&mut known, 0);
+        for print in slow {
+            known.settle(*print, PUT.expires, Standing::Flushed);
+            assert_eq!(known.get(*print), Some(FLUSHED));
+        }
+    }
+
+    #[test]
     fn one_put_again_after_it_expired_is_known_as_it_was_put_last() {
         let mut known = Known::new();
         let prints = many(&known);
