@@ -25,7 +25,7 @@ use crate::Clock;
 use crate::clerks::Questions;
 use crate::health::Health;
 use crate::known::{Known, Print, Remembered, Standing};
-use crate::mailbox::{Fresh, Mailbox};
+use crate::mailbox::{Fresh, Mailbox, Waiting};
 use crate::memory::Charge;
 use crate::metrics::measure;
 use crate::office::{Order, OwnerOrder, PutOrder};
@@ -83,6 +83,36 @@ struct Place {
     seat: Option<Seat>,
 }
 
+/// Envelopes that wait, and those of them that are neither flushed nor acknowledged, which are in memory.
+#[derive(Default)]
+struct Held {
+    waiting: usize,
+    waiting_bytes: u64,
+    fresh: usize,
+    fresh_bytes: usize,
+}
+
+impl Held {
+    fn accept(&mut self, bytes: usize) {
+        self.waiting += 1;
+        self.waiting_bytes += bytes as u64;
+        self.fresh += 1;
+        self.fresh_bytes += bytes;
+    }
+
+    /// One waits no more.
+    fn uncount(&mut self, waiting: &Waiting) {
+        self.waiting -= 1;
+        self.waiting_bytes -= u64::from(waiting.bytes);
+    }
+
+    /// One isn't fresh any more.
+    fn settle(&mut self, fresh: &Fresh) {
+        self.fresh -= 1;
+        self.fresh_bytes -= fresh.body.len();
+    }
+}
+
 /// See the module.
 pub(crate) struct Desk {
     bounds: Bounds,
@@ -100,10 +130,7 @@ pub(crate) struct Desk {
     /// Which mailboxes to look through for what has expired, and when, in milliseconds.
     due: BTreeMap<u64, Vec<usize>>,
     known: Known,
-    waiting_count: usize,
-    waiting_bytes: u64,
-    fresh_count: usize,
-    fresh_bytes: usize,
+    held: Held,
     /// Places with something for the next batch, and those in the one that is being written.
     listed: Vec<usize>,
     writing: Vec<usize>,
@@ -152,10 +179,7 @@ impl Desk {
             reader_count: 0,
             due: BTreeMap::new(),
             known: Known::new(),
-            waiting_count: 0,
-            waiting_bytes: 0,
-            fresh_count: 0,
-            fresh_bytes: 0,
+            held: Held::default(),
             listed: Vec::new(),
             writing: Vec::new(),
             batch: Batch::default(),
@@ -233,8 +257,8 @@ impl Desk {
                 if !ends.is_some_and(|(first, last)| mailbox.restore_bundle(number, first, last)) {
                     self.batch.empty.push(number);
                 }
-                self.waiting_count += count;
-                self.waiting_bytes += bytes;
+                self.held.waiting += count;
+                self.held.waiting_bytes += bytes;
                 self.look_by(at, soonest);
             }
             Record::Puts { records } => {
@@ -352,10 +376,10 @@ impl Desk {
         if self.failing {
             return Err(Verdict::Refuse(Reason::NotStored, NEXT_SWEEP_MS));
         }
-        if self.fresh_count >= UNFLUSHED || self.fresh_bytes >= UNFLUSHED_BYTES {
+        if self.held.fresh >= UNFLUSHED || self.held.fresh_bytes >= UNFLUSHED_BYTES {
             return Err(Verdict::Refuse(Reason::Busy, SOON_MS));
         }
-        let full = self.waiting_bytes + u64::from(bytes) > self.bounds.bytes;
+        let full = self.held.waiting_bytes + u64::from(bytes) > self.bounds.bytes;
         if full || self.known.count() >= self.bounds.puts {
             return Err(Verdict::Refuse(Reason::Busy, LATER_MS));
         }
@@ -393,10 +417,7 @@ impl Desk {
         };
         self.known.remember(print, remembered);
         self.accepted += 1;
-        self.waiting_count += 1;
-        self.waiting_bytes += bytes as u64;
-        self.fresh_count += 1;
-        self.fresh_bytes += bytes;
+        self.held.accept(bytes);
         self.look_by(at, expires);
         self.list(at);
         if self.at(at).is_some_and(|place| place.seat.is_none()) {
@@ -405,25 +426,25 @@ impl Desk {
             }
             self.urgent = true;
         }
-        self.urgent |= self.fresh_count >= GROUP;
+        self.urgent |= self.held.fresh >= GROUP;
         self.pump(at);
     }
 
     /// Says how much there is, for the operator and for the ceiling on memory.
     pub(crate) fn report(&mut self) {
         self.charge.set(
-            self.fresh_bytes
-                + self.waiting_count * WAITING_COST
+            self.held.fresh_bytes
+                + self.held.waiting * WAITING_COST
                 + self.known.count() * PUT_COST
                 + self.mailbox_count * MAILBOX_COST
                 + self.capability_count * CAPABILITY_COST,
         );
         let metrics = &self.health.metrics;
-        metrics.waiting_envelopes.set(measure(self.waiting_count));
+        metrics.waiting_envelopes.set(measure(self.held.waiting));
         metrics
             .waiting_bytes
-            .set(i64::try_from(self.waiting_bytes).unwrap_or(i64::MAX));
-        metrics.unflushed.set(measure(self.fresh_count));
+            .set(i64::try_from(self.held.waiting_bytes).unwrap_or(i64::MAX));
+        metrics.unflushed.set(measure(self.held.fresh));
         metrics.mailboxes.set(measure(self.mailbox_count));
         metrics.readers.set(measure(self.reader_count));
         metrics.puts_known.set(measure(self.known.count()));

@@ -23,7 +23,7 @@ impl Desk {
             let (next, fresh) = match mailbox.next(now, &mut self.batch.empty) {
                 Next::Nothing => return,
                 Next::Expired(waiting) => {
-                    self.uncount(waiting.bytes);
+                    self.held.uncount(&waiting);
                     self.health.metrics.expired.inc();
                     continue;
                 }
@@ -90,26 +90,19 @@ impl Desk {
         let missing = asked
             .iter()
             .filter(|number| !found.iter().any(|(found, _)| found == *number));
-        let (mut lost, mut bytes) = (0, 0);
+        let mut lost = 0;
         for number in missing {
             mailbox.lose(*number, |waiting| {
-                (lost, bytes) = (lost + 1, bytes + u64::from(waiting.bytes));
+                lost += 1;
+                self.held.uncount(waiting);
             });
         }
         let bodies = found.into_iter().flat_map(|(_, envelopes)| envelopes);
         seat.bodies.extend(bodies.map(|(head, body)| (head.sequence, body)));
         if lost > 0 {
             tracing::error!(lost, "envelopes are missing from the store; passed over");
-            self.waiting_count -= lost;
-            self.waiting_bytes -= bytes;
         }
         self.pump(at);
-    }
-
-    /// An envelope waits no more.
-    pub(super) fn uncount(&mut self, bytes: u32) {
-        self.waiting_count -= 1;
-        self.waiting_bytes -= u64::from(bytes);
     }
 }
 

@@ -19,7 +19,7 @@ impl Desk {
     /// Whether more should be taken while a batch is being written. What is acknowledged at once isn't slowed down by its own
     /// sender, who would otherwise be told that the relay is busy.
     pub(crate) fn has_room(&self) -> bool {
-        self.fresh_count < UNFLUSHED / 2 && self.fresh_bytes < UNFLUSHED_BYTES / 2
+        self.held.fresh < UNFLUSHED / 2 && self.held.fresh_bytes < UNFLUSHED_BYTES / 2
     }
 
     /// Whether somebody waits for the batch: an owner, a sender whose reader is away, or a reader for the next numbers.
@@ -50,7 +50,7 @@ impl Desk {
         self.reserves_in_flight = std::mem::take(&mut self.reserves);
         let mut batch = std::mem::take(&mut self.batch);
         let now = self.now();
-        let all = all || self.fresh_count >= GROUP;
+        let all = all || self.held.fresh >= GROUP;
         for at in std::mem::take(&mut self.listed) {
             let mailbox = self.places.get_mut(at).and_then(Option::as_mut);
             let Some(mailbox) = mailbox.and_then(|place| place.mailbox.as_deref_mut()) else {
@@ -130,8 +130,7 @@ impl Desk {
             let mut flushed = 0;
             mailbox.written(&mut self.batch.empty, |fresh| {
                 flushed += 1;
-                self.fresh_count -= 1;
-                self.fresh_bytes -= fresh.body.len();
+                self.held.settle(&fresh);
                 self.known.settle(fresh.print, fresh.expires, Standing::Flushed);
                 for sender in std::iter::once(fresh.sender).chain(fresh.repeated) {
                     let how = Stored::Flushed;
@@ -168,11 +167,9 @@ impl Desk {
                 continue;
             };
             mailbox.refused(|waiting, fresh| {
-                self.fresh_count -= 1;
-                self.fresh_bytes -= fresh.body.len();
+                self.held.settle(&fresh);
                 if !waiting.is_gone() {
-                    self.waiting_count -= 1;
-                    self.waiting_bytes -= u64::from(waiting.bytes);
+                    self.held.uncount(waiting);
                 }
                 self.known.forget(fresh.print, fresh.expires);
                 not_stored(fresh);
@@ -210,7 +207,7 @@ impl Desk {
                 mailbox.refused(|_, fresh| not_stored(fresh));
             }
         }
-        (self.fresh_count, self.fresh_bytes) = (0, 0);
+        (self.held.fresh, self.held.fresh_bytes) = (0, 0);
     }
 
     /// Before a clean stop: the numbering goes on exactly where it was left.

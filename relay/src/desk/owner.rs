@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use wire::frame::{Close, Done, RelayFrame, Stored};
 use wire::mailbox::CapabilityHash;
 
-use super::{Desk, REMEMBERED, Seat};
+use super::{Desk, Held, REMEMBERED, Seat};
 use crate::addresses::Visitor;
 use crate::known::{Known, Standing};
 use crate::mailbox::{Fresh, Mailbox, RESERVE, Waiting};
@@ -71,28 +71,22 @@ impl Desk {
         let Some(mailbox) = place.mailbox.as_deref_mut() else {
             return;
         };
-        let owner = mailbox.number;
-        let (mut gone, mut early) = (0, 0);
         let mut left = Left {
+            mailbox: mailbox.number,
+            held: &mut self.held,
             known: &mut self.known,
             puts: &mut self.batch.acknowledged_puts,
             now: self.latest,
             wakers: &mut self.wakers,
             soon: &mut self.soon,
+            early: 0,
         };
+        let mut gone = 0;
         mailbox.acknowledge(sequence, &mut self.batch.empty, |waiting, fresh| {
             gone += 1;
-            if !waiting.is_gone() {
-                self.waiting_count -= 1;
-                self.waiting_bytes -= u64::from(waiting.bytes);
-            }
-            if let Some(fresh) = fresh {
-                early += 1;
-                self.fresh_count -= 1;
-                self.fresh_bytes -= fresh.body.len();
-                left.early(owner, waiting, fresh);
-            }
+            left.leaves(waiting, fresh);
         });
+        let early = left.early;
         let halfway = mailbox.is_halfway();
         self.health.metrics.acknowledged.inc_by(gone);
         self.health.metrics.stored_acknowledged.inc_by(early);
@@ -202,27 +196,22 @@ impl Desk {
         }
         self.next_mailbox += 1;
         self.capability_count -= mailbox.capabilities();
-        let (number, mut early) = (mailbox.number, 0);
+        let number = mailbox.number;
         let mut left = Left {
+            mailbox: number,
+            held: &mut self.held,
             known: &mut self.known,
             puts: &mut self.batch.acknowledged_puts,
             now: self.latest,
             wakers: &mut self.wakers,
             soon: &mut self.soon,
+            early: 0,
         };
         // Its owner has done with what waits: that is as good as acknowledged.
         mailbox.close(now, goes_on_as, &mut self.batch.empty, |waiting, fresh| {
-            if !waiting.is_gone() {
-                self.waiting_count -= 1;
-                self.waiting_bytes -= u64::from(waiting.bytes);
-            }
-            if let Some(fresh) = fresh {
-                early += 1;
-                self.fresh_count -= 1;
-                self.fresh_bytes -= fresh.body.len();
-                left.early(number, waiting, fresh);
-            }
+            left.leaves(waiting, fresh);
         });
+        let early = left.early;
         self.health.metrics.stored_acknowledged.inc_by(early);
         if let Some(reserved) = self.batch.reserved.remove(&number) {
             self.batch.reserved.insert(goes_on_as, reserved);
@@ -235,22 +224,37 @@ impl Desk {
     }
 }
 
-/// What an envelope touches that leaves its mailbox.
+/// What envelopes touch that leave their mailbox by its owner's word.
 struct Left<'a> {
+    mailbox: i64,
+    held: &'a mut Held,
     known: &'a mut Known,
     puts: &'a mut PutsRows,
     now: u64,
     wakers: &'a mut Vec<Waker>,
     soon: &'a mut Vec<Outbox>,
+    /// How many of them weren't flushed.
+    early: u64,
 }
 
 impl Left<'_> {
-    /// An envelope left its mailbox by its owner's word before it was flushed: as good as flushed, and it needn't be any more, only
-    /// the memory of its put. One that is just being written is written all the same.
-    fn early(&mut self, mailbox: i64, waiting: &Waiting, fresh: Fresh) {
+    fn leaves(&mut self, waiting: &Waiting, fresh: Option<Fresh>) {
+        if !waiting.is_gone() {
+            self.held.uncount(waiting);
+        }
+        if let Some(fresh) = fresh {
+            self.early += 1;
+            self.held.settle(&fresh);
+            self.early(waiting, fresh);
+        }
+    }
+
+    /// As good as flushed, and it needn't be any more, only the memory of its put. One that is just being written is written all the
+    /// same.
+    fn early(&mut self, waiting: &Waiting, fresh: Fresh) {
         self.known.settle(fresh.print, fresh.expires, Standing::Acknowledged);
         let put = PutRecord {
-            mailbox,
+            mailbox: self.mailbox,
             id: fresh.id,
             content: fresh.content,
             expires: waiting.expires,

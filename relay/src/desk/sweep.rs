@@ -71,8 +71,7 @@ impl Desk {
             let mut gone = 0;
             let seen = mailbox.expire(now, look.from, SWEPT, &mut self.batch.empty, |waiting| {
                 gone += 1;
-                self.waiting_count -= 1;
-                self.waiting_bytes -= u64::from(waiting.bytes);
+                self.held.uncount(waiting);
             });
             self.health.metrics.expired.inc_by(gone);
             more = seen.0;
@@ -134,8 +133,7 @@ impl Desk {
         let mut gone = 0;
         mailbox.expire(now, 0, SWEPT, &mut self.batch.empty, |waiting| {
             gone += 1;
-            self.waiting_count -= 1;
-            self.waiting_bytes -= u64::from(waiting.bytes);
+            self.held.uncount(waiting);
         });
         self.health.metrics.expired.inc_by(gone);
     }

@@ -178,7 +178,7 @@ fn a_live_reader_has_it_before_the_flush_and_its_acknowledgement_is_as_good() {
     assert_eq!((batch.bundles.len(), acknowledged(&batch)), (0, vec![[1; 16]]));
     world.desk.written(&batch);
     assert_eq!(said(&mut world.sender.1), []);
-    assert_eq!((world.desk.fresh_bytes, world.desk.waiting_bytes), (0, 0));
+    assert_eq!((world.desk.held.fresh_bytes, world.desk.held.waiting_bytes), (0, 0));
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn an_envelope_that_the_store_lost_is_passed_over() {
     answer(&mut world, &batches);
     assert_eq!(delivered(&mut world), [1, 3]);
     assert!(world.questions.try_recv().is_err());
-    assert_eq!(world.desk.waiting_count, 2);
+    assert_eq!(world.desk.held.waiting, 2);
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn what_expires_is_taken_out_some_at_a_time() {
         (look, looks) = (world.desk.expire(look), looks + 1);
     }
     assert!(looks > 3, "{looks}");
-    assert_eq!((world.desk.waiting_count, world.desk.waiting_bytes), (0, 0));
+    assert_eq!((world.desk.held.waiting, world.desk.held.waiting_bytes), (0, 0));
     // Their bundles go, too, and what was remembered of them.
     assert!(world.desk.next_batch(true).unwrap().empty.len() > 90);
     (0..32).for_each(|_| world.desk.sweep());
