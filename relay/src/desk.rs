@@ -334,7 +334,7 @@ impl Desk {
     }
 
     fn put(&mut self, order: PutOrder) {
-        match self.judge(&order, self.latest) {
+        match self.judge(&order) {
             Ok(place) => self.accept(place, order),
             Err(Verdict::Wait) => {}
             Err(Verdict::Stored(how)) => order.outbox.answer(RelayFrame::Stored { id: order.id, how }),
@@ -343,7 +343,7 @@ impl Desk {
     }
 
     /// Whether a put may be accepted, and where: its mailbox's place, its capability's quota, and its name in memory.
-    fn judge(&mut self, order: &PutOrder, now: u64) -> Result<(usize, u16, Print), Verdict> {
+    fn judge(&mut self, order: &PutOrder) -> Result<(usize, u16, Print), Verdict> {
         const NOT_ALLOWED: Verdict = Verdict::Refuse(Reason::NotAllowed, 0);
         // One answer for an unknown mailbox and for an unknown capability, before anything that depends on the mailbox.
         let at = self.by_key.find(&order.mailbox).ok_or(NOT_ALLOWED)?;
@@ -354,7 +354,7 @@ impl Desk {
         let slot = mailbox.capability(&order.capability).ok_or(NOT_ALLOWED)?;
         let sought = order.sought.filter(|(number, _)| *number == mailbox.number);
         let print = sought.map_or_else(|| self.known.print(mailbox.number, &order.id), |(_, print)| print);
-        if let Some(known) = self.known.get(print).filter(|known| known.expires > now) {
+        if let Some(known) = self.known.get(print).filter(|known| known.expires > self.latest) {
             if !known.is(order.content) {
                 return Err(Verdict::Refuse(Reason::IdUsed, 0));
             }
@@ -387,11 +387,8 @@ impl Desk {
     }
 
     fn accept(&mut self, (at, slot, print): (usize, u16, Print), order: PutOrder) {
-        let place = self.places.get_mut(at).and_then(Option::as_mut);
-        let Some(mailbox) = place.and_then(|place| place.mailbox.as_deref_mut()) else {
-            return;
-        };
-        let expires = self.latest + u64::from(order.ttl_seconds) * 1000;
+        let now = self.latest;
+        let expires = now + u64::from(order.ttl_seconds) * 1000;
         let body = order.envelope.into_bytes();
         let bytes = body.len();
         let fresh = Fresh {
@@ -403,9 +400,11 @@ impl Desk {
             sender: order.outbox,
             repeated: Vec::new(),
         };
-        mailbox.accept(slot, self.latest, fresh);
+        let Some(mailbox) = self.mailbox(at) else { return };
+        mailbox.accept(slot, now, fresh);
+        let number = mailbox.number;
         if let Some(reserve) = mailbox.wants_reserve() {
-            if self.batch.reserved.insert(mailbox.number, reserve).is_none() {
+            if self.batch.reserved.insert(number, reserve).is_none() {
                 self.reserves.push(at);
             }
             self.urgent = true;

@@ -143,7 +143,6 @@ impl Log {
 }
 
 /// A Bloom filter in front of a log. All bits of one print are in one word, so that a look waits for one place in memory.
-#[derive(Default)]
 struct Filter(Vec<u64>);
 
 impl Filter {
@@ -197,18 +196,16 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn new() -> Self {
-        let mut known = Self {
+        let logs: Vec<_> = (0..LOGS).map(|_| Log::default()).collect();
+        Self {
             fresh: HashMap::default(),
             lately: Log::default(),
-            logs: Vec::new(),
-            filters: Vec::new(),
+            filters: logs.iter().map(Filter::over).collect(),
+            logs,
             logged: 0,
             swept: 0,
             keys: RandomState::new(),
-        };
-        known.logs.resize_with(LOGS, Log::default);
-        known.filters.resize_with(LOGS, || Filter::over(&Log::default()));
-        known
+        }
     }
 
     /// How many puts are remembered, some of them a while longer than they have to be.
@@ -225,7 +222,7 @@ impl Known {
     pub(crate) fn get(&self, print: Print) -> Option<Remembered> {
         let kept = match self.fresh.get(&print.0) {
             Some(fresh) => *fresh,
-            None if !self.filters.get(log(print))?.may_hold(print) => return None,
+            None if !self.may_be_settled(print) => return None,
             None => self
                 .lately
                 .get(print)
@@ -234,15 +231,16 @@ impl Known {
         Some(kept.open())
     }
 
+    /// Whether it is worth looking among those that aren't fresh.
+    fn may_be_settled(&self, print: Print) -> bool {
+        let filter = self.filters.get(log(print));
+        filter.is_some_and(|filter| filter.may_hold(print))
+    }
+
     /// Has the filters at hand for these.
     pub(crate) fn look_ahead(&self, prints: impl Iterator<Item = Print>) {
-        let may_be = prints.filter(|print| {
-            self.filters
-                .get(log(*print))
-                .is_some_and(|filter| filter.may_hold(*print))
-        });
         // Else nothing of it would be done.
-        std::hint::black_box(may_be.count());
+        std::hint::black_box(prints.filter(|print| self.may_be_settled(*print)).count());
     }
 
     /// Remembers a put, or remembers it anew.
@@ -445,7 +443,7 @@ mod tests {
         let prints = many(&known);
         let (old, new) = prints.split_at(10_000);
         old.iter().for_each(|print| known.remember(*print, FLUSHED));
-        let may_be = |print: &&Print| known.filters[log(**print)].may_hold(**print);
+        let may_be = |print: &&Print| known.may_be_settled(**print);
         assert_eq!(old.iter().filter(may_be).count(), old.len());
         let errors = new.iter().filter(may_be).count();
         assert!(errors < new.len() / 20, "{errors} of {}", new.len());
