@@ -297,6 +297,21 @@ proptest! {
         prop_assert_eq!(ClientFrame::decode(frame.encode()), Ok(frame));
     }
 
+    /// The ways that read from somebody else's buffer take the same frames for the same.
+    #[test]
+    fn a_frame_in_a_borrowed_buffer_is_the_same(frame in client_frame(), cut in 0..64_usize) {
+        let bytes = frame.encode();
+        let put = if let ClientFrame::Put(put) = &frame { Some(put.clone()) } else { None };
+        prop_assert_eq!(Put::decode_borrowed(&bytes).unwrap(), put);
+        let sequence = if let ClientFrame::Ack { sequence } = &frame { Some(*sequence) } else { None };
+        prop_assert_eq!(ClientFrame::acknowledges(&bytes), sequence);
+        if sequence.is_some() {
+            let part = bytes.get(..cut).filter(|part| part.len() < bytes.len());
+            prop_assert_eq!(part.and_then(ClientFrame::acknowledges), None);
+            prop_assert_eq!(ClientFrame::acknowledges(&[&bytes[..], &[0]].concat()), None);
+        }
+    }
+
     #[test]
     fn a_relay_frame_comes_back_as_it_went(frame in relay_frame()) {
         prop_assert_eq!(RelayFrame::decode(frame.encode()), Ok(frame));
